@@ -1,0 +1,1 @@
+"""Bakehouse: a container engine for hosts that many people share."""

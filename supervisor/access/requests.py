@@ -1,0 +1,233 @@
+"""What callers can ask for, parsed and typed: the objects policy judges and handlers act on.
+
+They are the same objects, so that policy can never have seen another request than the handler (a body read twice, a
+key given twice, a field only one of them knows). Values only: no I/O, nothing looked up. A field's default is what a
+request that does not name it means.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+
+import attrs
+
+
+class MountKind(enum.StrEnum):
+    """Where a mount's content comes from."""
+
+    BIND = "bind"
+    VOLUME = "volume"
+    TMPFS = "tmpfs"
+
+
+@attrs.frozen
+class MountRequest:
+    """One mount of a container.
+
+    Attributes:
+        source: A host path for a bind, a volume's name (empty: anonymous) for a volume, nothing for a tmpfs.
+        target: Absolute path in the container.
+        create_source: A missing host path is made, with the caller's credentials (``-v`` does, ``--mount`` does not).
+        propagation: ``""`` or ``private``, ``rprivate``, ``shared``, ``slave``, …
+        copy_up: A new volume is filled from the image (``nocopy`` turns it off).
+        size_bytes: Of a tmpfs; 0 for the kernel's default.
+        mode: Of a tmpfs' root; None for 1777.
+        options: Further tmpfs options as given (``noexec``, …).
+    """
+
+    kind: MountKind
+    target: str
+    source: str = ""
+    read_only: bool = False
+    create_source: bool = False
+    propagation: str = ""
+    copy_up: bool = True
+    subpath: str = ""
+    size_bytes: int = 0
+    mode: int | None = None
+    options: tuple[str, ...] = ()
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen(order=True)
+class PortRequest:
+    """One published port. ``host_port`` 0 lets us choose; ``host_address`` empty means all addresses."""
+
+    container_port: int
+    protocol: str = "tcp"
+    host_address: str = ""
+    host_port: int = 0
+
+
+@attrs.frozen
+class Resources:
+    """Limits of a container; 0 (``None`` for swap) means not limited."""
+
+    memory_bytes: int = 0
+    memory_swap_bytes: int | None = None
+    memory_reservation_bytes: int = 0
+    cpu_nanos: int = 0
+    cpu_quota_microseconds: int = 0
+    cpu_period_microseconds: int = 0
+    cpu_shares: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    pids_max: int = 0
+    io_weight: int = 0
+    oom_kill_disable: bool = False
+
+
+@attrs.frozen
+class HealthRequest:
+    """A health check as the image or the caller states it; times in nanoseconds, 0 means inherit or default."""
+
+    test: tuple[str, ...] = ()
+    interval_ns: int = 0
+    timeout_ns: int = 0
+    start_period_ns: int = 0
+    retries: int = 0
+
+
+@attrs.frozen
+class DeviceRequest:
+    """A host device in a container; admins only."""
+
+    host_path: str
+    container_path: str
+    permissions: str = "rwm"
+
+
+@attrs.frozen
+class RestartRequest:
+    """A restart policy: ``no``, ``always``, ``unless-stopped``, ``on-failure`` with a bound on the attempts (0: none)."""
+
+    name: str = "no"
+    attempts_max: int = 0
+
+
+@attrs.frozen
+class LogRequest:
+    """Where a container's output goes. ``driver`` empty means the default."""
+
+    driver: str = ""
+    options: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class ContainerRequest:
+    """Everything a caller can say when creating a container.
+
+    ``command`` and ``entrypoint`` are ``None`` when the image decides; an empty ``entrypoint`` clears the image's.
+    """
+
+    image: str
+    name: str = ""
+    command: tuple[str, ...] | None = None
+    entrypoint: tuple[str, ...] | None = None
+    env: tuple[str, ...] = ()
+    working_dir: str = ""
+    user: str = ""
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    hostname: str = ""
+    domainname: str = ""
+    tty: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    stop_signal: str = ""
+    stop_seconds: int | None = None
+    exposed_ports: tuple[str, ...] = ()
+    anonymous_volumes: tuple[str, ...] = ()
+    health: HealthRequest | None = None
+    mounts: tuple[MountRequest, ...] = ()
+    read_only_rootfs: bool = False
+    network_mode: str = "default"
+    ports: tuple[PortRequest, ...] = ()
+    publish_all: bool = False
+    resources: Resources = Resources()
+    auto_remove: bool = False
+    log: LogRequest = LogRequest()
+    restart: RestartRequest = RestartRequest()
+    privileged: bool = False
+    pid_mode: str = ""
+    ipc_mode: str = ""
+    uts_mode: str = ""
+    userns_mode: str = ""
+    cgroupns_mode: str = ""
+    cgroup_parent: str = ""
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    security_opt: tuple[str, ...] = ()
+    devices: tuple[DeviceRequest, ...] = ()
+    group_add: tuple[str, ...] = ()
+    sysctls: Mapping[str, str] = attrs.field(factory=dict)
+    ulimits: tuple[tuple[str, int, int], ...] = ()
+    shm_bytes: int = 0
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()
+    volumes_from: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    init: bool = False
+    oom_score_adj: int = 0
+    runtime: str = ""
+    masked_paths: tuple[str, ...] | None = None
+    readonly_paths: tuple[str, ...] | None = None
+    annotations: Mapping[str, str] = attrs.field(factory=dict)
+    mac_address: str = ""
+    ip_address: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+@attrs.frozen
+class ExecRequest:
+    """A further process in a running container."""
+
+    command: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    working_dir: str = ""
+    user: str = ""
+    tty: bool = False
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
+    privileged: bool = False
+    detach_keys: str = ""
+
+
+@attrs.frozen
+class BuildRequest:
+    """A build, as ``POST /build`` and our own client state it. The context comes beside it."""
+
+    dockerfile: str = "Dockerfile"
+    tags: tuple[str, ...] = ()
+    build_args: Mapping[str, str | None] = attrs.field(factory=dict)
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    target: str = ""
+    no_cache: bool = False
+    pull: bool = False
+    platform: str = ""
+    network_mode: str = "default"
+    quiet: bool = False
+    remove_intermediate: bool = True
+    cache_from: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()
+    shm_bytes: int = 0
+    resources: Resources = Resources()
+    cgroup_parent: str = ""
+    security_opt: tuple[str, ...] = ()
+    squash: bool = False
+
+
+@attrs.frozen
+class VolumeRequest:
+    """A named volume."""
+
+    name: str = ""
+    driver: str = "local"
+    options: Mapping[str, str] = attrs.field(factory=dict)
+    labels: Mapping[str, str] = attrs.field(factory=dict)

@@ -1,0 +1,1 @@
+"""How others speak to us: HTTP, the routes, and what a refusal looks like."""

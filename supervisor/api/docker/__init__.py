@@ -1,0 +1,1 @@
+"""The Docker Engine API: a module per noun, and its JSON put into our records."""

@@ -1,0 +1,1 @@
+"""Our own API: the event stream and the monitor."""

@@ -1,0 +1,1 @@
+"""The command line: bakehouse, a client like any other."""

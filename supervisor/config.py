@@ -1,0 +1,273 @@
+"""The settings: TOML on disk, attrs in memory, every limit named with its unit.
+
+A key that does not exist is refused with the one that was likely meant; all faults of a file are told at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import TypeVar
+
+import attrs
+import cattrs
+from cattrs.errors import BaseValidationError, ClassValidationError, ForbiddenExtraKeysError
+
+from protocol.errors import Fault, Place
+from supervisor.errors import InvalidArgument, NotFound
+
+T = TypeVar("T")
+
+INSTALLED_DATA_ROOT = Path("/var/lib/bakehouse")
+INSTALLED_RUN_ROOT = Path("/run/bakehouse")
+INSTALLED_CONFIG = Path("/etc/bakehouse/bakehouse.toml")
+
+
+@attrs.frozen
+class AccessConfig:
+    """Who may use the daemon, and the ids their containers get.
+
+    Attributes:
+        user_group: Members may use the daemon for themselves.
+        admin_group: Members, and root, see and may do everything.
+        range_pool_first_id: First host id of the pool from which each owner is allotted 65,536 ids.
+        range_pool_owners_max: How many owners the pool holds.
+    """
+
+    user_group: str = "bakehouse"
+    admin_group: str = "bakehouse-admin"
+    range_pool_first_id: int = 1_879_048_192
+    range_pool_owners_max: int = 4_000
+
+
+@attrs.frozen
+class ApiConfig:
+    """Bounds on what one connection or one person may ask of the API."""
+
+    header_bytes_max: int = 65_536
+    json_body_bytes_max: int = 8_388_608
+    head_seconds_max: float = 30.0
+    idle_seconds_max: float = 300.0
+    connections_per_owner_max: int = 1_024
+    write_stall_seconds_max: float = 600.0
+
+
+@attrs.frozen
+class JournalConfig:
+    """How much history is kept, for each owner."""
+
+    events_per_owner_max: int = 100_000
+    age_days_max: int = 30
+    refusals_per_minute_max: int = 30
+    page_events_max: int = 500
+
+
+@attrs.frozen
+class NetworkConfig:
+    """Where container addresses come from.
+
+    Attributes:
+        pool: IPv4 network from which small subnets are cut, around the host's own routes.
+        subnet_prefix_length: Size of one subnet.
+        port_first: First host port users may publish.
+        ephemeral_first: First of the ports chosen when none is asked for.
+        ephemeral_last: Last of them.
+    """
+
+    pool: str = "10.208.0.0/12"
+    subnet_prefix_length: int = 24
+    port_first: int = 1_024
+    ephemeral_first: int = 49_153
+    ephemeral_last: int = 65_535
+
+
+@attrs.frozen
+class RuntimeConfig:
+    """How containers are run.
+
+    Attributes:
+        runtimes: Tried in this order with a real container; the first that works is taken.
+        seccomp_profile: The distribution's packaged default profile.
+        log_bytes_max: Size at which a container's log is rotated.
+        log_files_max: Rotated files kept, the current one included.
+        stop_seconds: Grace between the stop signal and SIGKILL.
+        pids_max: Default limit of processes in a container.
+        shm_bytes: Default size of /dev/shm.
+    """
+
+    runtimes: tuple[str, ...] = ("crun", "runc")
+    conmon: str = "conmon"
+    seccomp_profile: Path = Path("/usr/share/containers/seccomp.json")
+    log_bytes_max: int = 10_485_760
+    log_files_max: int = 3
+    stop_seconds: float = 10.0
+    pids_max: int = 4_096
+    shm_bytes: int = 67_108_864
+
+
+@attrs.frozen
+class OwnerConfig:
+    """The defaults of every owner's share and quota; 0 means no limit."""
+
+    cpu_weight: int = 100
+    memory_bytes_max: int = 0
+    pids_max: int = 16_384
+    containers_max: int = 1_000
+    builds_max: int = 8
+
+
+@attrs.frozen
+class BuildConfig:
+    """Bounds on one build."""
+
+    context_bytes_max: int = 10_737_418_240
+    context_entries_max: int = 1_000_000
+    dockerfile_bytes_max: int = 1_048_576
+    log_bytes_max: int = 4_194_304
+    parallel_steps_max: int = 4
+    cache_entries_per_owner_max: int = 2_000
+
+
+@attrs.frozen
+class StoreConfig:
+    """Bounds on what is unpacked."""
+
+    layer_bytes_max: int = 53_687_091_200
+    layer_entries_max: int = 2_000_000
+    layers_per_image_max: int = 125
+
+
+@attrs.frozen
+class MonitorConfig:
+    """How often the host is looked at, and when it counts as under pressure.
+
+    Attributes:
+        tick_seconds: Between two samples while somebody reads them or work waits.
+        idle_tick_seconds: Between two samples while nobody does.
+        history_samples_max: Samples kept.
+        memory_some_percent_tight: PSI memory ``some avg10`` from which the host is tight.
+        memory_full_percent_critical: PSI memory ``full avg10`` from which it is critical.
+        tickets_max: Starts and build steps at once; 0 means twice the processors.
+    """
+
+    tick_seconds: float = 1.0
+    idle_tick_seconds: float = 30.0
+    history_samples_max: int = 600
+    memory_some_percent_tight: float = 20.0
+    memory_full_percent_critical: float = 20.0
+    io_full_percent_tight: float = 60.0
+    tickets_max: int = 0
+
+
+@attrs.frozen
+class Config:
+    """All settings of one daemon."""
+
+    data_root: Path = INSTALLED_DATA_ROOT
+    run_root: Path = INSTALLED_RUN_ROOT
+    socket: Path | None = None
+    access: AccessConfig = AccessConfig()
+    api: ApiConfig = ApiConfig()
+    journal: JournalConfig = JournalConfig()
+    network: NetworkConfig = NetworkConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    owner: OwnerConfig = OwnerConfig()
+    build: BuildConfig = BuildConfig()
+    store: StoreConfig = StoreConfig()
+    monitor: MonitorConfig = MonitorConfig()
+
+    @property
+    def socket_path(self) -> Path:
+        """Where clients connect."""
+        return self.socket or self.run_root / "bakehouse.sock"
+
+    @property
+    def instance(self) -> str:
+        """Names this daemon's cgroup, table and namespaces: ``bakehouse``, or with a tail when it is not the installed one."""
+        return "bakehouse" + (f"-{self.instance_tag}" if self.instance_tag else "")
+
+    @property
+    def instance_tag(self) -> str:
+        """Six hex digits that tell several daemons of one host apart; empty for the installed one."""
+        if (self.data_root, self.run_root) == (INSTALLED_DATA_ROOT, INSTALLED_RUN_ROOT):
+            return ""
+        return hashlib.sha256(f"{self.data_root}\0{self.run_root}".encode()).hexdigest()[:6]
+
+
+def load(path: Path | None) -> Config:
+    """Read the settings from ``path``; without one from the installed file if it is there, else the defaults.
+
+    Raises:
+        NotFound: ``path`` was named and is not there.
+        InvalidArgument: The file is not TOML, or says what makes no sense; every fault is told.
+    """
+    if path is None:
+        return parse(INSTALLED_CONFIG.read_text(), str(INSTALLED_CONFIG)) if INSTALLED_CONFIG.exists() else Config()
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise NotFound(f"cannot read the settings {path}: {error.strerror}") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str) -> Config:
+    """The settings in ``text``, a TOML document called ``name`` in errors.
+
+    Raises:
+        InvalidArgument: See :func:`load`.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidArgument(f"cannot read the settings {name}: {error}") from error
+    try:
+        return _converter().structure(table, Config)
+    except BaseValidationError as error:
+        faults = [Fault(message, _place(text, name, message)) for message in _told(error, ())]
+        raise InvalidArgument(f"cannot use the settings {name}", faults=faults) from error
+
+
+def _converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+    converter.register_structure_hook(Path, lambda value, _: Path(value))
+    for scalar in (int, float, str):
+        converter.register_structure_hook(scalar, _strict)
+    return converter
+
+
+def _strict(value: object, wanted: type[T]) -> T:
+    """Take no text for a number and no number for a text; a whole number will do for a float."""
+    if isinstance(value, wanted) and not isinstance(value, bool):
+        return value
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return wanted(value)  # type: ignore[call-arg]  # float, as just checked
+    message = f"{value!r} is not {'a number' if wanted in {int, float} else 'a text'}"
+    raise ValueError(message)
+
+
+def _told(error: BaseException, path: tuple[str, ...]) -> list[str]:
+    """Flatten cattrs' tree of errors to one sentence each."""
+    if isinstance(error, ForbiddenExtraKeysError):
+        known = [field.name for field in attrs.fields(error.cl)]
+        return [_unknown(".".join((*path, key)), key, known) for key in sorted(error.extra_fields)]
+    if not isinstance(error, ClassValidationError):
+        return [f"{'.'.join(path)}: {error}"]
+    noted, others = error.group_exceptions()
+    told = [text for inner, note in noted for text in _told(inner, (*path, str(note.name)))]
+    return told + [text for inner in others for text in _told(inner, path)]
+
+
+def _unknown(full: str, key: str, known: list[str]) -> str:
+    likely = difflib.get_close_matches(key, known, n=1)
+    return f"{full}: no such setting" + (f"; did you mean {likely[0]}?" if likely else "")
+
+
+def _place(text: str, name: str, message: str) -> Place | None:
+    """The line on which the last word of the setting's path stands."""
+    key = message.partition(":")[0].rpartition(".")[2]
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip().removeprefix("[").startswith(key):
+            return Place(name, number, line.index(key) + 1)
+    return None

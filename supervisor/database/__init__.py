@@ -1,0 +1,1 @@
+"""One SQLite file: one writer with group commit, many readers."""

@@ -1,0 +1,1 @@
+"""The journal, and waking those who read it."""

@@ -1,0 +1,1 @@
+"""What the host is doing: samples, the verdict, and admission."""

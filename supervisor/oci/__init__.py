@@ -1,0 +1,1 @@
+"""What the OCI specifications define; pure."""

@@ -1,0 +1,1 @@
+"""What runs: containers, their keepers, and everything attached to them."""

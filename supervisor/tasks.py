@@ -1,0 +1,33 @@
+"""The few helpers that tasks share: bounded cleanup, and work in threads.
+
+Rules: no function takes a timeout (callers use ``trio.fail_after``); the only shield in the program is
+:func:`finish_within`; threads are only for calls that block in the kernel or burn CPU, each under a named limiter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import trio
+
+T = TypeVar("T")
+
+DISK = trio.CapacityLimiter(8)
+"""File system calls that may block."""
+
+DIGEST = trio.CapacityLimiter(4)
+"""Hashing and (de)compression: CPU-bound, outside the interpreter lock."""
+
+
+@contextmanager
+def finish_within(seconds: float) -> Iterator[trio.CancelScope]:
+    """Cleanup that must wait, but not for ever: shielded from cancellation, ended after ``seconds``."""
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds) as scope:
+        yield scope
+
+
+async def in_thread(work: Callable[[], T], limiter: trio.CapacityLimiter = DISK) -> T:
+    """Run ``work`` in a thread and wait for its end, even when cancelled: it may hold a resource."""
+    return await trio.to_thread.run_sync(work, limiter=limiter)
