@@ -1,0 +1,117 @@
+"""Control groups: v1, hybrid and v2 behind one interface.
+
+Finds out which the host has; the interface and its values are in ``cgroup_model``, and are used from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import attrs
+
+from supervisor.errors import Unavailable
+from supervisor.linux import cgroup_v1, cgroup_v2
+from supervisor.linux.cgroup_model import (
+    NO_LIMITS,
+    UNLIMITED,
+    CgroupLimits,
+    CgroupPressure,
+    Cgroups,
+    CgroupSample,
+    checked,
+    weight_of_shares,
+)
+
+__all__ = [
+    "NO_LIMITS",
+    "UNLIMITED",
+    "CgroupLimits",
+    "CgroupPressure",
+    "CgroupSample",
+    "Cgroups",
+    "Mounted",
+    "detect",
+    "mounted",
+    "weight_of_shares",
+]
+
+
+@attrs.frozen
+class Mounted:
+    """Where the host's cgroups are mounted.
+
+    Attributes:
+        v1: The mount of each v1 controller we use.
+        v2: The mount of the v2 tree.
+    """
+
+    v1: Mapping[str, Path]
+    v2: Path | None
+
+
+def detect(root_name: str) -> Cgroups:
+    """The host's cgroups, with a tree of our own called ``root_name`` (nothing is made yet).
+
+    Raises:
+        InvalidArgument: The name is not one for a group.
+        Unavailable: The host has no cgroups mounted.
+    """
+    checked(root_name)
+    found = mounted(Path("/proc/self/mountinfo").read_text())
+    if found.v1:
+        tree = cgroup_v2.Tree(found.v2 / root_name) if found.v2 else None
+        lacks = cgroup_v1.missing(found.v1, tree)
+        return cgroup_v1.CgroupsV1(found.v1, root_name, lacks, tree)
+    if found.v2 is None:
+        raise Unavailable(
+            "cannot find cgroups: none are mounted", hint="mount -t cgroup2 none /sys/fs/cgroup"
+        )
+    return at_trunk(found.v2, cgroup_v2.trunk_of(found.v2, _own_group()), root_name)
+
+
+def at_trunk(mount: Path, trunk: Path, root_name: str) -> Cgroups:
+    """A v2 tree called ``root_name`` below ``trunk``."""
+    root = str((trunk / root_name).relative_to(mount))
+    return cgroup_v2.CgroupsV2(
+        trunk, cgroup_v2.Tree(trunk / root_name), root, cgroup_v2.missing(trunk)
+    )
+
+
+def mounted(mountinfo: str) -> Mounted:
+    """Where cgroups are mounted, from the text of ``/proc/self/mountinfo``; the first of several places is taken."""
+    v1: dict[str, Path] = {}
+    v2: list[Path] = []
+    for place, kind, options in _cgroup_mounts(mountinfo):
+        if kind == "cgroup2":
+            v2.append(place)
+        for controller in options:
+            if kind == "cgroup" and controller in cgroup_v1.CONTROLLERS:
+                v1.setdefault(controller, place)
+    return Mounted(
+        {name: v1[name] for name in cgroup_v1.CONTROLLERS if name in v1}, v2[0] if v2 else None
+    )
+
+
+def _cgroup_mounts(mountinfo: str) -> Iterator[tuple[Path, str, list[str]]]:
+    """Mount point, type and super block options; proc_pid_mountinfo(5)."""
+    for line in mountinfo.splitlines():
+        left, _, right = line.partition(" - ")
+        kind, _, options = right.split(" ")[:3] if right.count(" ") > 1 else ("", "", "")
+        if kind in {"cgroup", "cgroup2"}:
+            point = left.split(" ")[4]
+            yield Path(_unescaped(point)), kind, options.split(",")
+
+
+def _unescaped(text: str) -> str:
+    for code, character in ((r"\040", " "), (r"\011", "\t"), (r"\012", "\n"), (r"\134", "\\")):
+        text = text.replace(code, character)
+    return text
+
+
+def _own_group() -> str:
+    """Our place in the v2 tree."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        if line.startswith("0::"):
+            return line[3:]
+    return "/"
