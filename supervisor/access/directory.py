@@ -1,0 +1,110 @@
+"""The host's account database, asked in threads: it may be a directory service that is slow or away.
+
+Words: an *account* is what ``getpwnam(3)`` knows of a person; its *groups* are those of ``getgrouplist(3)``, the same
+that a login would give.
+
+Rules: nothing is cached (the name service switch does that, and knows when to forget); a question that is not answered
+is the caller's to give up (``trio.fail_after``); no answer is never taken for membership.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import attrs
+import trio
+
+T = TypeVar("T")
+
+LOOKUPS = trio.CapacityLimiter(16)
+"""Questions to the account database at once; one that was given up counts until the database answers it."""
+
+ROOT_UID = 0
+
+
+@attrs.frozen
+class Account:
+    """One person as the host knows them.
+
+    Attributes:
+        uid: Their user id, up to 2^32 - 2.
+        gid: Their primary group.
+        groups: All their groups, the primary one included, sorted.
+        name: The login name.
+        home: The home directory; may be empty.
+    """
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    name: str
+    home: str
+
+
+class Directory(Protocol):
+    """Where accounts and groups are looked up."""
+
+    async def account(self, uid: int) -> Account | None:
+        """The account with this id, or ``None``."""
+        ...
+
+    async def group_id(self, name: str) -> int | None:
+        """The id of the group with this name, or ``None``."""
+        ...
+
+    async def taken(self) -> frozenset[int]:
+        """Every user and group id that the host can list (a directory service may refuse to list its own)."""
+        ...
+
+
+class HostDirectory:
+    """The host's own account database, through the name service switch."""
+
+    async def account(self, uid: int) -> Account | None:
+        """The account with this id, or ``None``. Root's is answered by the local files alone."""
+        return await _ask(lambda: _account(uid))
+
+    async def group_id(self, name: str) -> int | None:
+        """The id of the group with this name, or ``None``."""
+        return await _ask(lambda: _group_id(name))
+
+    async def taken(self) -> frozenset[int]:
+        """Every user and group id that the host lists."""
+        return await _ask(_taken)
+
+
+async def _ask(question: Callable[[], T]) -> T:
+    """Ask in a thread that may be left behind: a question holds no resource but its thread."""
+    return await trio.to_thread.run_sync(question, abandon_on_cancel=True, limiter=LOOKUPS)
+
+
+def _account(uid: int) -> Account | None:
+    try:
+        entry = pwd.getpwuid(uid)
+    except (KeyError, OverflowError):
+        return None
+    # Root must get in to mend a directory service that hangs, so its groups are not asked for.
+    groups = [] if uid == ROOT_UID else os.getgrouplist(entry.pw_name, entry.pw_gid)
+    return Account(
+        uid=uid,
+        gid=entry.pw_gid,
+        groups=tuple(sorted({entry.pw_gid, *groups})),
+        name=entry.pw_name,
+        home=entry.pw_dir,
+    )
+
+
+def _group_id(name: str) -> int | None:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except (KeyError, ValueError):
+        return None
+
+
+def _taken() -> frozenset[int]:
+    accounts = {number for entry in pwd.getpwall() for number in (entry.pw_uid, entry.pw_gid)}
+    return frozenset(accounts | {entry.gr_gid for entry in grp.getgrall()})
