@@ -114,6 +114,8 @@ class CgroupSample:
 class Cgroups(Protocol):
     """The daemon's own part of the cgroup tree. All verbs are synchronous; those that walk or kill belong in a thread.
 
+    Where a group is listed, killed or removed, ``""`` is the whole tree.
+
     Attributes:
         kind: ``v1``, ``hybrid`` or ``v2``.
         root: Path of the daemon's tree below the mount, without a leading slash.

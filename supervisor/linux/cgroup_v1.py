@@ -215,7 +215,9 @@ class CgroupsV1:
 
     def _path(self, controller: str, group: str) -> Path | None:
         mount = self.controllers.get(controller)
-        return mount / self.root / checked(group) if mount else None
+        if mount is None:
+            return None
+        return mount / self.root / checked(group) if group else mount / self.root
 
     def _members(self, group: str) -> set[int]:
         """In any hierarchy: one that is just entering is in some and not yet in others."""
