@@ -59,9 +59,13 @@ class JournalConfig:
     """How much history is kept, for each owner."""
 
     events_per_owner_max: int = 100_000
+    bytes_per_owner_max: int = 67_108_864
     age_days_max: int = 30
     refusals_per_minute_max: int = 30
     page_events_max: int = 500
+    page_bytes_max: int = 1_048_576
+    recent_events_max: int = 4_096
+    bookmark_seconds: float = 5.0
 
 
 @attrs.frozen
