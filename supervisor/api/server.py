@@ -1,0 +1,185 @@
+"""The socket, and a task for every connection to it.
+
+Rules: whose a connection is, is asked once, when it is accepted; everybody may hold so many connections and no more;
+a stale socket file is replaced only when nobody answers on it.
+"""
+
+from __future__ import annotations
+
+import collections
+import grp
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import trio
+
+from supervisor.api.connection import Connection
+from supervisor.api.exchange import serve_exchanges, turn_away
+from supervisor.api.http import Head, Response
+from supervisor.api.routes import API_FIELDS, dispatch
+from supervisor.api.services import Services
+from supervisor.config import Config
+from supervisor.errors import BakehouseError, Conflict, ResourceExhausted, Unavailable
+from supervisor.linux.peer import peer_of
+from supervisor.tasks import in_thread
+
+BACKLOG = 1_024
+SOCKET_MODE = 0o660
+STRANGERS_CONNECTIONS_MAX = 64
+ACTIVATION_FD = 3
+
+
+@asynccontextmanager
+async def open_api(services: Services) -> AsyncIterator[None]:
+    """Serve the API on the configured socket until the block is left.
+
+    Raises:
+        Conflict: Another daemon answers on that socket.
+        Unavailable: The socket cannot be made.
+    """
+    async with open_listener(services.config) as listener:
+        async with trio.open_nursery() as nursery:
+            server = Server(services)
+            nursery.start_soon(server.serve, listener, nursery)
+            yield
+            nursery.cancel_scope.cancel()
+
+
+class Server:
+    """Accepts connections, and serves each in a task of its own."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._open: collections.Counter[int] = collections.Counter()
+
+    async def serve(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+        """Accept until cancelled."""
+        await trio.serve_listeners(self.serve_socket, [listener], handler_nursery=nursery)
+
+    async def serve_socket(self, stream: trio.SocketStream) -> None:
+        """One connection, from accept to close."""
+        config = self._services.config.api
+        connection = Connection(stream, config, API_FIELDS)
+        peer = peer_of(stream.socket)
+        with self._counted(peer.uid) as open_now:
+            try:
+                identity = await self._services.owners.identify(peer)
+            except BakehouseError as error:
+                if open_now <= STRANGERS_CONNECTIONS_MAX:
+                    await turn_away(connection, error)
+                return
+            if open_now > config.connections_per_owner_max:
+                await turn_away(
+                    connection, _too_many(identity.user, config.connections_per_owner_max)
+                )
+                return
+
+            async def answer(connection: Connection, head: Head) -> Response | None:
+                return await dispatch(connection, head, identity, self._services)
+
+            await serve_exchanges(connection, answer)
+
+    @contextmanager
+    def _counted(self, uid: int) -> Iterator[int]:
+        self._open[uid] += 1
+        try:
+            yield self._open[uid]
+        finally:
+            self._open[uid] -= 1
+            if not self._open[uid]:
+                del self._open[uid]
+
+
+def _too_many(user: str, most: int) -> ResourceExhausted:
+    return ResourceExhausted(
+        f"cannot serve {user}: {most} connections are already open", "close some of them"
+    )
+
+
+@asynccontextmanager
+async def open_listener(config: Config) -> AsyncIterator[trio.SocketListener]:
+    """The socket systemd hands over, else one made at the configured path and removed at the end."""
+    inherited = _activated()
+    if inherited is not None:
+        async with trio.SocketListener(trio.socket.from_stdlib_socket(inherited)) as listener:
+            yield listener
+        return
+    path = config.socket_path
+    listening = await in_thread(lambda: _bind(path, config.access.user_group))
+    made = path.stat()
+    try:
+        async with trio.SocketListener(trio.socket.from_stdlib_socket(listening)) as listener:
+            yield listener
+    finally:
+        _unlink_if_same(path, made)
+
+
+def _activated() -> socket.socket | None:
+    """The first socket passed by sd_listen_fds(3), if it was meant for this process."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS", "0") == "0":
+        return None
+    return socket.socket(fileno=ACTIVATION_FD)
+
+
+def _bind(path: Path, group: str) -> socket.socket:
+    """A listening socket at ``path``, for root and ``group`` where that exists.
+
+    It listens only after it has its owner and mode: until then nobody can connect.
+    """
+    _check_unused(path)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        listening.bind(str(path))
+        path.chmod(SOCKET_MODE)
+        gid = _group_id(group)
+        if gid is not None:
+            os.chown(path, -1, gid)
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise Unavailable(f"cannot listen on {path}: {error.strerror or error}") from error
+    return listening
+
+
+def _check_unused(path: Path) -> None:
+    """Refuse to take the place of a daemon that answers, or of something that is no socket."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise Conflict(f"cannot listen on {path}: there is something else than a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return
+        except OSError as error:
+            raise Unavailable(f"cannot listen on {path}: {error.strerror}") from error
+    raise Conflict(
+        f"cannot listen on {path}: another daemon answers there",
+        "stop it, or choose another --socket",
+    )
+
+
+def _group_id(name: str) -> int | None:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return None
+
+
+def _unlink_if_same(path: Path, made: os.stat_result) -> None:
+    """Leave the socket of a daemon that has taken over the path since."""
+    try:
+        there = path.lstat()
+    except FileNotFoundError:
+        return
+    if (there.st_dev, there.st_ino) == (made.st_dev, made.st_ino):
+        path.unlink(missing_ok=True)
