@@ -59,7 +59,9 @@ def choose(
     ranges = [*RESERVED, *avoid, *(range(first, first + RANGE_IDS) for first in allotted)]
     for first in pool:
         wanted = range(first, first + RANGE_IDS)
-        if any(_overlap(wanted, other) for other in ranges) or any(number in wanted for number in ids):
+        if any(_overlap(wanted, other) for other in ranges) or any(
+            number in wanted for number in ids
+        ):
             continue
         return first
     return None
@@ -101,13 +103,13 @@ def id_map(uid: int, gid: int, range_first: int, slots: Mapping[int, int]) -> Id
         range_first: Their range.
         slots: Host gid to inside gid of the groups they are in now.
     """
+    own = range(range_first, range_first + RANGE_IDS)
     rest = IdRange(inside=1, outside=range_first + 1, count=RANGE_IDS - 1)
-    inside_range = range(range_first, range_first + RANGE_IDS)
-    groups = sorted((inside, group) for group, inside in slots.items() if group not in inside_range)
+    groups = sorted((inside, group) for group, inside in slots.items() if group not in own)
     return IdMap(
-        uids=(IdRange(inside=0, outside=uid or range_first, count=1), rest),
+        uids=(_zero(uid, own), rest),
         gids=(
-            IdRange(inside=0, outside=gid or range_first, count=1),
+            _zero(gid, own),
             rest,
             *(
                 IdRange(inside=inside, outside=group, count=1)
@@ -115,6 +117,11 @@ def id_map(uid: int, gid: int, range_first: int, slots: Mapping[int, int]) -> Id
             ),
         ),
     )
+
+
+def _zero(number: int, own: range) -> IdRange:
+    """What 0 inside is: ``number``, unless that is the host's root or came to lie in the range itself."""
+    return IdRange(inside=0, outside=own.start if number == 0 or number in own else number, count=1)
 
 
 def view_map(mapped: IdMap) -> IdMap:

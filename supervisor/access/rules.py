@@ -1,0 +1,240 @@
+"""The table: who may set each field of each request; one screen to audit per request. Pure.
+
+A test fails when a field has no line here. :func:`as_markdown` prints the table for the documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import attrs
+
+from supervisor.access import checks
+from supervisor.access.policy import Access, Check, Line, Request, Table
+from supervisor.access.requests import (
+    BuildRequest,
+    ContainerRequest,
+    DeviceRequest,
+    ExecRequest,
+    HealthRequest,
+    LogRequest,
+    MountRequest,
+    PortRequest,
+    Resources,
+    RestartRequest,
+    VolumeRequest,
+)
+
+_FREE = Line(Access.ALLOWED)
+_PARTS = Line(Access.PARTS)
+
+
+def _free(*names: str) -> dict[str, Line]:
+    return dict.fromkeys(names, _FREE)
+
+
+def _parts(*names: str) -> dict[str, Line]:
+    return dict.fromkeys(names, _PARTS)
+
+
+def _admin(rule: str, allowed: str) -> Line:
+    return Line(Access.ADMIN, rule, allowed)
+
+
+def _bounded(rule: str, allowed: str, check: Check) -> Line:
+    return Line(Access.BOUNDED, rule, allowed, check)
+
+
+_NETWORK = _bounded(
+    "network", "default, bridge, none", checks.one_of(checks.OWN_NETWORKS, "network")
+)
+_SECURITY = _bounded("security-option", "no-new-privileges", checks.security_options)
+_CGROUP_PARENT = _admin("cgroup-parent", "the owner's own cgroup, by leaving it out")
+_PRIVILEGED = _admin("privileged", "running without --privileged: the owner's root, not the host's")
+
+CONTAINER: Mapping[str, Line] = {
+    **_free(
+        "image",
+        "name",
+        "command",
+        "entrypoint",
+        "env",
+        "working_dir",
+        "user",
+        "labels",
+        "hostname",
+        "domainname",
+    ),
+    **_free("tty", "open_stdin", "stdin_once", "attach_stdin", "attach_stdout", "attach_stderr"),
+    **_free(
+        "stop_signal",
+        "stop_seconds",
+        "exposed_ports",
+        "anonymous_volumes",
+        "read_only_rootfs",
+        "publish_all",
+    ),
+    **_free("auto_remove", "cap_drop", "group_add", "shm_bytes", "init"),
+    **_free("dns", "dns_search", "dns_options", "extra_hosts", "aliases"),
+    **_parts("health", "mounts", "ports", "resources", "log", "restart"),
+    "network_mode": _NETWORK,
+    "privileged": _PRIVILEGED,
+    "pid_mode": _bounded("host-namespace", "private", checks.one_of({"private"}, "host-namespace")),
+    "ipc_mode": _bounded(
+        "host-namespace",
+        "private, shareable, none",
+        checks.one_of(checks.OWN_IPC, "host-namespace"),
+    ),
+    "uts_mode": _bounded("host-namespace", "private", checks.one_of({"private"}, "host-namespace")),
+    "userns_mode": _bounded("host-namespace", "remap", checks.one_of({"remap"}, "host-namespace")),
+    "cgroupns_mode": _bounded(
+        "host-namespace", "private", checks.one_of({"private"}, "host-namespace")
+    ),
+    "cgroup_parent": _CGROUP_PARENT,
+    "cap_add": _bounded(
+        "capability", ", ".join(sorted(checks.DEFAULT_CAPABILITIES)), checks.capabilities
+    ),
+    "security_opt": _SECURITY,
+    "devices": _admin(
+        "device", "the container's own /dev: null, zero, full, random, urandom, tty, ptmx, shm"
+    ),
+    "sysctls": _bounded("sysctl", ", ".join(sorted(checks.SAFE_SYSCTLS)), checks.sysctls),
+    "ulimits": _bounded("ulimit", "limits up to the host's hard ones", checks.ulimits),
+    "volumes_from": _admin("foreign-volume", "each volume by its name with -v"),
+    "links": _admin("foreign-namespace", "a network that the containers share"),
+    "oom_score_adj": _bounded("oom-score", "0 and above", checks.not_negative("oom-score")),
+    "runtime": _admin("runtime", "the runtime the daemon took, by leaving it out"),
+    "masked_paths": _admin("masked-paths", "the default masked paths, by leaving it out"),
+    "readonly_paths": _admin("masked-paths", "the default read-only paths, by leaving it out"),
+    "annotations": _admin("annotations", "labels"),
+    "mac_address": _admin("address", "the address the daemon gives"),
+    "ip_address": _admin("address", "the address the daemon gives"),
+}
+
+MOUNT: Mapping[str, Line] = {
+    **_free(
+        "kind",
+        "target",
+        "read_only",
+        "create_source",
+        "copy_up",
+        "subpath",
+        "size_bytes",
+        "mode",
+        "labels",
+    ),
+    "source": _bounded(
+        "mount-source", "what the caller may read, outside /proc, /sys, /dev", checks.mount_source
+    ),
+    "propagation": _bounded(
+        "propagation", "private, rprivate", checks.one_of(checks.PRIVATE_PROPAGATION, "propagation")
+    ),
+    "options": _bounded(
+        "mount-option",
+        ", ".join(sorted(checks.TMPFS_FLAGS | checks.TMPFS_VALUES)),
+        checks.tmpfs_options,
+    ),
+}
+
+PORT: Mapping[str, Line] = {
+    **_free("container_port", "protocol", "host_address"),
+    "host_port": _bounded(
+        "low-port", "ports from network.port_first (1024), or 0 for any", checks.host_port
+    ),
+}
+
+RESOURCES: Mapping[str, Line] = {
+    **_free(
+        "memory_bytes",
+        "memory_swap_bytes",
+        "memory_reservation_bytes",
+        "cpu_nanos",
+        "cpu_quota_microseconds",
+    ),
+    **_free(
+        "cpu_period_microseconds",
+        "cpu_shares",
+        "cpuset_cpus",
+        "cpuset_mems",
+        "pids_max",
+        "io_weight",
+    ),
+    "oom_kill_disable": _admin("oom-kill", "a memory limit that ends the container"),
+}
+
+_NO_DEVICE = _admin("device", "the container's own /dev")
+
+TABLE: Table = {
+    ContainerRequest: CONTAINER,
+    MountRequest: MOUNT,
+    PortRequest: PORT,
+    Resources: RESOURCES,
+    HealthRequest: _free("test", "interval_ns", "timeout_ns", "start_period_ns", "retries"),
+    DeviceRequest: dict.fromkeys(("host_path", "container_path", "permissions"), _NO_DEVICE),
+    RestartRequest: _free("name", "attempts_max"),
+    LogRequest: {
+        "driver": _bounded(
+            "log-driver",
+            "json-file, local, none",
+            checks.one_of({"json-file", "local", "none"}, "log-driver"),
+        ),
+        "options": _bounded("log-path", ", ".join(sorted(checks.LOG_OPTIONS)), checks.log_options),
+    },
+    ExecRequest: {
+        **_free("command", "env", "working_dir", "user", "tty", "detach_keys"),
+        **_free("attach_stdin", "attach_stdout", "attach_stderr"),
+        "privileged": _PRIVILEGED,
+    },
+    BuildRequest: {
+        **_free(
+            "dockerfile",
+            "tags",
+            "build_args",
+            "labels",
+            "target",
+            "no_cache",
+            "pull",
+            "platform",
+            "quiet",
+        ),
+        **_free("remove_intermediate", "cache_from", "extra_hosts", "shm_bytes", "squash"),
+        **_parts("resources"),
+        "network_mode": _NETWORK,
+        "cgroup_parent": _CGROUP_PARENT,
+        "security_opt": _SECURITY,
+    },
+    VolumeRequest: {
+        **_free("name", "labels"),
+        "driver": _admin("volume-driver", "the driver local"),
+        "options": _admin(
+            "volume-driver", "a volume without options; for a host directory a bind mount"
+        ),
+    },
+}
+
+
+def as_markdown() -> str:
+    """The table as it stands in the documents."""
+    return "\n".join(_markdown()) + "\n"
+
+
+def _markdown() -> Iterator[str]:
+    for request, lines in TABLE.items():
+        yield from (
+            f"### {request.__name__}",
+            "",
+            "| field | who | rule | what users may |",
+            "| --- | --- | --- | --- |",
+        )
+        for field in attrs.fields(request):
+            line = lines[field.name]
+            rule = f"`{line.rule}`" if line.rule else ""
+            yield f"| `{field.name}` | {line.access.value} | {rule} | {line.allowed} |"
+        yield ""
+
+
+def fields_without_line(request: type[Request]) -> list[str]:
+    """The fields of ``request`` that are not in the table."""
+    return [
+        field.name for field in attrs.fields(request) if field.name not in TABLE.get(request, {})
+    ]

@@ -1,0 +1,82 @@
+"""What nobody is served yet, whoever asks: told by name, never ignored. Pure.
+
+A field that would change what a container does, and that the daemon does not act on, is refused. A line is taken out
+with the work that serves it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from protocol.errors import Fault
+from supervisor.access.policy import Action, Request, default_of
+from supervisor.access.requests import BuildRequest, ContainerRequest, VolumeRequest
+from supervisor.errors import InvalidArgument
+
+Served = Callable[[object], bool]
+
+
+def _never(_: object) -> bool:
+    return False
+
+
+def _one_of(*values: object) -> Served:
+    return lambda value: value in values
+
+
+UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
+    ContainerRequest: {
+        "network_mode": (
+            _one_of("default", "bridge", "none", "host"),
+            "only default, bridge, none and host are",
+        ),
+        "pid_mode": (_one_of("private", "host"), "only private and host are"),
+        "ipc_mode": (_one_of("private", "shareable", "none", "host"), "only private and host are"),
+        "uts_mode": (_one_of("private", "host"), "only private and host are"),
+        "userns_mode": (_one_of("remap", "host"), "only remap and host are"),
+        "cgroupns_mode": (_one_of("private", "host"), "only private and host are"),
+        "cgroup_parent": (_never, "each container is in its owner's cgroup"),
+        "runtime": (_never, "the daemon takes the runtime that works best on this host"),
+        "volumes_from": (_never, "name the volumes with -v"),
+        "links": (_never, "publish a port, or use one container"),
+        "mac_address": (_never, ""),
+        "ip_address": (_never, ""),
+        "aliases": (_never, ""),
+        "annotations": (_never, "use labels"),
+    },
+    BuildRequest: {
+        "network_mode": (
+            _one_of("default", "bridge", "none", "host"),
+            "only default, bridge, none and host are",
+        ),
+        "cgroup_parent": (_never, "builds are in their owner's cgroup"),
+        "squash": (_never, "use stages and COPY --from"),
+    },
+    VolumeRequest: {
+        "driver": (_never, "the only driver is local"),
+        "options": (_never, "for a host directory use a bind mount"),
+    },
+}
+
+
+def check_served(request: Request, action: Action, subject: str = "") -> None:
+    """Let a request pass that asks only for what is served.
+
+    Raises:
+        InvalidArgument: It asks for more; everything that is not served is told.
+    """
+    unserved = UNSERVED.get(type(request), {})
+    faults: list[Fault] = []
+    for field in attrs.fields(type(request)):
+        value: object = getattr(request, field.name)
+        if field.name not in unserved or value == default_of(field):
+            continue
+        served, hint = unserved[field.name]
+        if not served(value):
+            faults.append(Fault(f"{field.name} {value!r} is not served yet", hint=hint))
+    if faults:
+        raise InvalidArgument(
+            f"cannot {action.value}{subject and ' '}{subject}: not served yet", faults=faults
+        )
