@@ -1,0 +1,366 @@
+"""Snapshots: what a container or a build step sees as its root, and may write to.
+
+Words (containerd's): *prepare* makes one of layers, *commit* makes a layer of what was written, *remove* forgets it.
+    key: Its name, unique on this host: a container's or a step's id.
+    kept: Written down, so that it outlives the daemon; a step's is not, and is gone at the next start.
+
+Rules: snapshots/u<uid>/<key>/{upper,work} on disk in canonical ids, mounted in M through the owner's view, at
+run_root/rootfs/<gate>/<key>/merged. Verbs are idempotent and may be called in any order after a crash.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+import attrs
+import trio
+
+from supervisor import clock
+from supervisor.access.owners import Owner, Owners
+from supervisor.database.database import Database
+from supervisor.errors import Conflict, NotFound
+from supervisor.linux import mounts
+from supervisor.linux.spawner import Spawner
+from supervisor.store import layers as layer_store
+from supervisor.store import trees
+from supervisor.store.layers import INIT_DIRECTORIES, INIT_FILES, INIT_LAYER, Layer, Layers
+from supervisor.store.trash import Trash
+from supervisor.store.views import Views, gate_name
+from supervisor.tasks import in_thread
+
+RootfsOf = Callable[[str, int, bool], Path]
+
+
+@attrs.frozen
+class Snapshot:
+    """One snapshot.
+
+    Attributes:
+        key: Its name.
+        owner: Whose.
+        remapped: Whether its ids are shown through the owner's map.
+        layers: Bottom first, without the init layer.
+        init_layer: Whether the init layer lies above them.
+        kept: Whether it is written down.
+        rootfs: Where it is mounted, in M.
+    """
+
+    key: str
+    owner: int
+    remapped: bool
+    layers: tuple[str, ...]
+    init_layer: bool
+    kept: bool
+    rootfs: Path
+
+
+@attrs.define(eq=False)
+class Snapshots:
+    """The snapshots of this store. Made by :func:`supervisor.store.store.open_store`."""
+
+    _database: Database
+    _spawner: Spawner
+    _owners: Owners
+    _layers: Layers
+    _views: Views
+    _trash: Trash
+    _known: dict[str, Snapshot] = attrs.field(factory=dict)
+    _locks: defaultdict[str, trio.Lock] = attrs.field(factory=lambda: defaultdict(trio.Lock))
+
+    async def open(self) -> None:
+        """Learn what is written down; what is not goes."""
+        kept = await self._database.read(lambda connection: _kept(connection, self._rootfs))
+        self._known = {snapshot.key: snapshot for snapshot in kept}
+        await in_thread(self._drop_unknown_directories)
+
+    async def prepare(
+        self,
+        key: str,
+        layer_ids: Sequence[str],
+        owner: Owner,
+        *,
+        init_layer: bool = True,
+        kept: bool = True,
+    ) -> Snapshot:
+        """Make a snapshot over ``layer_ids`` (bottom first) and mount it. One that is there already is mounted.
+
+        Args:
+            key: Its name.
+            layer_ids: The image's layers, bottom first.
+            owner: Whose.
+            init_layer: Put the init layer above them.
+            kept: ``False`` for one that need not outlive the daemon; its writes are not brought to disk either.
+
+        Raises:
+            NotFound: A layer is gone.
+            Conflict: There is one with this key, and it is not the same.
+        """
+        rootfs = self._rootfs(key, owner.uid, owner.remapped)
+        wanted = Snapshot(
+            key, owner.uid, owner.remapped, tuple(layer_ids), init_layer, kept, rootfs
+        )
+        async with self._locks[key]:
+            known = self._known.get(key)
+            if known is None:
+                await self._record(wanted)
+                self._known[key] = wanted
+            elif known != wanted:
+                raise Conflict(f"cannot prepare snapshot {key}: it exists with other layers")
+            await self._mount(wanted, owner)
+        return wanted
+
+    def get(self, key: str) -> Snapshot:
+        """The snapshot with this key.
+
+        Raises:
+            NotFound: There is none.
+        """
+        if key not in self._known:
+            raise NotFound(f"cannot find snapshot {key}")
+        return self._known[key]
+
+    async def mount(self, key: str) -> Snapshot:
+        """Mount it; success means it is mounted, as it may have been before.
+
+        Raises:
+            NotFound: There is none with this key.
+        """
+        async with self._locks[key]:
+            snapshot = self.get(key)
+            owner = await self._owners.owner(snapshot.owner, remapped=snapshot.remapped)
+            await self._mount(snapshot, owner)
+        return snapshot
+
+    async def unmount(self, key: str) -> None:
+        """Unmount it; success means it is not mounted. What was written stays."""
+        async with self._locks[key]:
+            if key in self._known:
+                await mounts.unmount(self._spawner, self._known[key].rootfs)
+
+    async def commit(self, key: str, *, holder: str = "") -> Layer:
+        """Make a layer of what was written, by renaming it; the snapshot is gone afterwards.
+
+        What overlayfs or the runtime left of the init layer is no part of it.
+
+        Args:
+            key: Its name.
+            holder: Who leases the layer in the same unit; without one it is fresh (see :mod:`supervisor.store.layers`).
+
+        Raises:
+            NotFound: There is none with this key.
+        """
+        async with self._locks[key]:
+            snapshot = self.get(key)
+            await mounts.unmount(self._spawner, snapshot.rootfs)
+            upper = self._directory(snapshot) / "upper"
+            if snapshot.init_layer:
+                await in_thread(lambda: _clean_init_copies(upper))
+
+            def forget(connection: sqlite3.Connection, layer_id: str) -> None:
+                _forget(connection, key)
+                if holder:
+                    layer_store.lease_in(connection, holder, [layer_id])
+
+            layer = await self._layers.adopt(upper, also=forget)
+            await self._dropped(snapshot)
+        return layer
+
+    async def remove(self, key: str) -> None:
+        """Unmount and forget it, with all that was written; success means it is gone."""
+        async with self._locks[key]:
+            snapshot = self._known.get(key)
+            if snapshot is not None:
+                await mounts.unmount(self._spawner, snapshot.rootfs)
+                if snapshot.kept:
+                    await self._database.write(lambda connection: _forget(connection, key))
+                await self._dropped(snapshot)
+        if not self._locks[key].statistics().tasks_waiting:
+            del self._locks[key]
+
+    async def usage(self, key: str) -> int:
+        """Bytes written to it.
+
+        Raises:
+            NotFound: There is none with this key.
+        """
+        upper = self._directory(self.get(key)) / "upper"
+        return await in_thread(lambda: trees.measure(upper))
+
+    def upper(self, key: str) -> Path:
+        """The directory of what was written, in canonical ids; hostile, and changing while it is mounted.
+
+        Raises:
+            NotFound: There is none with this key.
+        """
+        return self._directory(self.get(key)) / "upper"
+
+    async def recover(self, wanted: Collection[str]) -> None:
+        """Remove every snapshot that is not ``wanted``, and every mount of one that is not known."""
+        for key in [key for key in self._known if key not in wanted]:
+            await self.remove(key)
+        places = {snapshot.rootfs for snapshot in self._known.values()}
+        for place in await mounts.mounted(self._spawner, self._views.run_root / "rootfs"):
+            if place not in places:
+                await mounts.unmount(self._spawner, place)
+        await in_thread(lambda: self._drop_unknown_places(places))
+
+    async def _record(self, snapshot: Snapshot) -> None:
+        if snapshot.kept:
+            await self._database.write(lambda connection: _insert(connection, snapshot))
+            self._layers.used(snapshot.layers)
+        else:
+            await self._layers.hold_busy(snapshot.layers)
+
+    async def _mount(self, snapshot: Snapshot, owner: Owner) -> None:
+        lowers = [*snapshot.layers, *([INIT_LAYER] if snapshot.init_layer else [])][::-1]
+        view = await self._views.layers(owner)
+        writable = await self._views.snapshots(owner) / snapshot.key
+        await self._views.gate(owner, "rootfs")
+        top = snapshot.layers[-1] if snapshot.layers else INIT_LAYER
+        directory = self._directory(snapshot)
+        await in_thread(
+            lambda: _make_directories(directory, snapshot.rootfs, self._layers.path(top))
+        )
+        await mounts.overlay(
+            self._spawner,
+            view,
+            lowers,
+            writable / "upper",
+            writable / "work",
+            snapshot.rootfs,
+            volatile=not snapshot.kept,
+        )
+
+    async def _dropped(self, snapshot: Snapshot) -> None:
+        """It is unmounted and no longer written down: clear away what it had."""
+        self._known.pop(snapshot.key, None)
+        if not snapshot.kept:
+            self._layers.release_busy(snapshot.layers)
+        directory = self._directory(snapshot)
+        await in_thread(lambda: self._clear(directory, snapshot.rootfs))
+
+    def _clear(self, directory: Path, rootfs: Path) -> None:
+        self._trash.take(directory)
+        _remove_place(rootfs)
+
+    def _directory(self, snapshot: Snapshot) -> Path:
+        return self._views.data_root / "snapshots" / f"u{snapshot.owner}" / snapshot.key
+
+    def _rootfs(self, key: str, uid: int, remapped: bool) -> Path:
+        return self._views.run_root / "rootfs" / gate_name(uid, remapped=remapped) / key / "merged"
+
+    def _drop_unknown_directories(self) -> None:
+        root = self._views.data_root / "snapshots"
+        root.mkdir(mode=0o700, exist_ok=True)
+        for directory in root.glob("u*/*"):
+            if directory.name not in self._known:
+                self._trash.take(directory)
+
+    def _drop_unknown_places(self, known: Collection[Path]) -> None:
+        for place in (self._views.run_root / "rootfs").glob("*/*/merged"):
+            if place not in known:
+                _remove_place(place)
+
+
+def _kept(connection: sqlite3.Connection, rootfs: RootfsOf) -> list[Snapshot]:
+    layers: defaultdict[str, list[str]] = defaultdict(list)
+    for key, layer in connection.execute(
+        "SELECT key, layer FROM snapshot_layers ORDER BY key, position"
+    ):
+        layers[key].append(layer)
+    return [
+        Snapshot(
+            key=row["key"],
+            owner=row["owner"],
+            remapped=bool(row["remapped"]),
+            layers=tuple(layers[row["key"]]),
+            init_layer=bool(row["init_layer"]),
+            kept=True,
+            rootfs=rootfs(row["key"], row["owner"], bool(row["remapped"])),
+        )
+        for row in connection.execute("SELECT * FROM snapshots")
+    ]
+
+
+def _insert(connection: sqlite3.Connection, snapshot: Snapshot) -> None:
+    layer_store.get_in(connection, snapshot.layers)
+    connection.execute(
+        "INSERT INTO snapshots (key, owner, remapped, init_layer, created_ns) VALUES (?, ?, ?, ?, ?)",
+        (snapshot.key, snapshot.owner, snapshot.remapped, snapshot.init_layer, clock.now_ns()),
+    )
+    connection.executemany(
+        "INSERT INTO snapshot_layers (key, position, layer) VALUES (?, ?, ?)",
+        [(snapshot.key, position, layer) for position, layer in enumerate(snapshot.layers)],
+    )
+
+
+def _forget(connection: sqlite3.Connection, key: str) -> None:
+    connection.execute("DELETE FROM snapshots WHERE key = ?", (key,))
+
+
+def _make_directories(directory: Path, rootfs: Path, top: Path) -> None:
+    """The upper directory has the mode of the topmost layer's root, since it is what the merged root shows."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    upper = directory / "upper"
+    if not upper.exists():
+        fresh = directory / "fresh"
+        fresh.mkdir(exist_ok=True)
+        fresh.chmod(stat.S_IMODE(top.lstat().st_mode))
+        fresh.rename(upper)
+    # A volatile overlay that was not unmounted refuses to be mounted again (work/incompat/volatile).
+    shutil.rmtree(directory / "work" / "work" / "incompat", ignore_errors=True)
+    (directory / "work").mkdir(mode=0o700, exist_ok=True)
+    rootfs.parent.mkdir(mode=0o755, exist_ok=True)
+    rootfs.mkdir(mode=0o755, exist_ok=True)
+
+
+def _remove_place(rootfs: Path) -> None:
+    for directory in (rootfs, rootfs.parent):
+        try:
+            directory.rmdir()
+        except FileNotFoundError:
+            continue
+
+
+def _clean_init_copies(upper: Path) -> None:
+    """Drop the empty files and directories that are copies of the init layer's, and marks of their removal."""
+    root = trees.open_directory(upper)
+    try:
+        for name in (*INIT_FILES, *reversed(INIT_DIRECTORIES)):
+            _clean(root, name.split("/"))
+    finally:
+        os.close(root)
+
+
+def _clean(root: int, parts: Sequence[str]) -> None:
+    opened: list[int] = []
+    try:
+        for part in parts[:-1]:
+            opened.append(os.open(part, trees.DIRECTORY, dir_fd=[root, *opened][-1]))
+        _drop_if_empty([root, *opened][-1], parts[-1])
+    except (FileNotFoundError, NotADirectoryError):
+        return  # an image may have anything there; then it is no copy
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def _drop_if_empty(parent: int, name: str) -> None:
+    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    whiteout = stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+    if whiteout or (stat.S_ISREG(status.st_mode) and status.st_size == 0):
+        os.unlink(name, dir_fd=parent)
+    elif stat.S_ISDIR(status.st_mode) and name in {"dev", "proc", "sys", "pts", "shm"}:
+        descriptor = os.open(name, trees.DIRECTORY, dir_fd=parent)
+        try:
+            empty = not os.listdir(descriptor)  # noqa: PTH208
+        finally:
+            os.close(descriptor)
+        if empty:
+            os.rmdir(name, dir_fd=parent)

@@ -1,0 +1,56 @@
+"""The store: everything that is on disk, opened and closed as one.
+
+Words: see the modules of this package. Rules: opening is recovery: what has no row goes, what was half done is undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from supervisor.access.owners import Owners
+from supervisor.config import Config
+from supervisor.database.database import Database
+from supervisor.events.events import Events
+from supervisor.linux.spawner import Spawner
+from supervisor.store.content import Content
+from supervisor.store.layers import Layers
+from supervisor.store.snapshots import Snapshots
+from supervisor.store.trash import Trash
+from supervisor.store.views import Views
+from supervisor.tasks import in_thread
+
+
+@attrs.frozen
+class Store:
+    """What is on disk."""
+
+    content: Content
+    layers: Layers
+    snapshots: Snapshots
+
+
+@asynccontextmanager
+async def open_store(
+    database: Database, events: Events, spawner: Spawner, owners: Owners, config: Config
+) -> AsyncIterator[Store]:
+    """Open the store below ``config.data_root``.
+
+    Raises:
+        OSError: The disk is full or broken.
+    """
+    trash = Trash(config.data_root / "trash")
+    await in_thread(trash.open)
+    content = Content(config.data_root / "content")
+    layers = Layers(config.data_root / "layers", content, database, trash)
+    views = Views(config.data_root, config.run_root, spawner)
+    snapshots = Snapshots(database, spawner, owners, layers, views, trash)
+    await snapshots.open()
+    await layers.open()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trash.empty_for_ever)
+        yield Store(content, layers, snapshots)
+        nursery.cancel_scope.cancel()
