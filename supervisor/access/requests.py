@@ -119,6 +119,7 @@ class ContainerRequest:
     """Everything a caller can say when creating a container.
 
     ``command`` and ``entrypoint`` are ``None`` when the image decides; an empty ``entrypoint`` clears the image's.
+    ``unknown_fields`` are the places of what was said and nobody here knows.
     """
 
     image: str
@@ -181,6 +182,7 @@ class ContainerRequest:
     mac_address: str = ""
     ip_address: str = ""
     aliases: tuple[str, ...] = ()
+    unknown_fields: tuple[str, ...] = ()
 
 
 @attrs.frozen

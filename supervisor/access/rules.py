@@ -109,6 +109,7 @@ CONTAINER: Mapping[str, Line] = {
     "annotations": _admin("annotations", "labels"),
     "mac_address": _admin("address", "the address the daemon gives"),
     "ip_address": _admin("address", "the address the daemon gives"),
+    "unknown_fields": _admin("unknown-field", "the fields of the API version the daemon speaks"),
 }
 
 MOUNT: Mapping[str, Line] = {

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
+    from supervisor.access.audit import Audit
     from supervisor.access.owners import Owners
     from supervisor.build.builds import Builds
     from supervisor.config import Config
     from supervisor.database.database import Database
-    from supervisor.events.journal import Events
+    from supervisor.events.events import Events
     from supervisor.monitor.monitor import Monitor
     from supervisor.network.networks import Networks
     from supervisor.runtime.containers import Containers
@@ -56,6 +57,7 @@ class Services:
     database: Database
     events: Events
     owners: Owners
+    audit: Audit
     store: Store
     networks: Networks
     monitor: Monitor

@@ -1,0 +1,247 @@
+"""Docker's JSON for a new container or exec, as our requests. Pure.
+
+Fields that would change what happens and are not supported are refused by name; fields nobody knows are named in
+``unknown_fields``, which policy lets admins set (dockerd ignores them) and refuses to users.
+"""
+
+from __future__ import annotations
+
+import re
+
+from protocol.errors import Fault
+from supervisor.access.requests import ContainerRequest, ExecRequest, HealthRequest
+from supervisor.api.docker import shape_host as host_shape
+from supervisor.api.docker.fields import Fields, check
+from supervisor.api.http import JsonObject, Query
+from supervisor.errors import InvalidArgument
+
+CONTAINER_NAME = re.compile(r"/?([a-zA-Z0-9][a-zA-Z0-9_.-]+)")
+NAME_LENGTH_MAX = 255
+_ENDPOINT_REFUSED = ("DriverOpts", "GwPriority", "Links")
+_ENDPOINT_FROM_DAEMON = (
+    "EndpointID", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPAddress", "IPPrefixLen",
+    "IPv6Gateway", "NetworkID", "DNSNames",
+)  # fmt: skip
+
+
+def container_request(body: JsonObject, query: Query) -> ContainerRequest:
+    """The body and query of ``POST /containers/create``.
+
+    Raises:
+        InvalidArgument: Everything that is wrong with it.
+    """
+    faults: list[Fault] = []
+    top = Fields(body, "", faults)
+    host = top.child("HostConfig")
+    network_mode = _network_mode(top, host)
+    aliases, address, mac = _endpoint(top, network_mode)
+    platform = query.text("platform")
+    if platform and not platform.startswith("linux"):
+        faults.append(Fault(f"platform {platform[:40]!r} is not supported"))
+    host.refuse(host_shape.REFUSED)
+    host.known(*host_shape.WITHOUT_MEANING)
+    top.known("ArgsEscaped", "OnBuild", "Shell")
+    request = ContainerRequest(
+        image=_image(top),
+        name=_name(query, faults),
+        command=top.texts_or_none("Cmd", one=True) or None,
+        entrypoint=_entrypoint(top),
+        env=_env(top),
+        working_dir=_working_dir(top),
+        user=top.text("User"),
+        labels=top.mapping("Labels"),
+        hostname=_hostname(top),
+        domainname=top.text("Domainname"),
+        tty=top.flag("Tty"),
+        open_stdin=top.flag("OpenStdin"),
+        stdin_once=top.flag("StdinOnce"),
+        attach_stdin=top.flag("AttachStdin"),
+        attach_stdout=top.flag("AttachStdout"),
+        attach_stderr=top.flag("AttachStderr"),
+        stop_signal=top.text("StopSignal"),
+        stop_seconds=top.number_or_none("StopTimeout", -1, 1 << 31),
+        exposed_ports=host_shape.exposed_ports(top.keys("ExposedPorts"), top),
+        anonymous_volumes=_volumes(top),
+        health=_health(top),
+        mounts=host_shape.mounts(host),
+        read_only_rootfs=host.flag("ReadonlyRootfs"),
+        network_mode=network_mode,
+        ports=host_shape.ports(host),
+        publish_all=host.flag("PublishAllPorts"),
+        resources=host_shape.resources(host),
+        auto_remove=host.flag("AutoRemove"),
+        log=host_shape.log(host),
+        restart=host_shape.restart(host),
+        privileged=host.flag("Privileged"),
+        pid_mode=host.text("PidMode"),
+        ipc_mode=host.text("IpcMode"),
+        uts_mode=host.text("UTSMode"),
+        userns_mode=host.text("UsernsMode"),
+        cgroupns_mode=host.text("CgroupnsMode"),
+        cgroup_parent=host.text("CgroupParent"),
+        cap_add=host_shape.capabilities(host, "CapAdd"),
+        cap_drop=host_shape.capabilities(host, "CapDrop"),
+        security_opt=host.texts("SecurityOpt"),
+        devices=host_shape.devices(host),
+        group_add=host.texts("GroupAdd"),
+        sysctls=host.mapping("Sysctls"),
+        ulimits=host_shape.ulimits(host),
+        shm_bytes=host.number("ShmSize", 0),
+        dns=host.texts("Dns"),
+        dns_search=host.texts("DnsSearch"),
+        dns_options=host.texts("DnsOptions"),
+        extra_hosts=host.texts("ExtraHosts"),
+        volumes_from=host.texts("VolumesFrom"),
+        links=host.texts("Links"),
+        init=host.flag("Init"),
+        oom_score_adj=host.number("OomScoreAdj", -1_000, 1_000),
+        runtime=host.text("Runtime"),
+        masked_paths=host.texts_or_none("MaskedPaths"),
+        readonly_paths=host.texts_or_none("ReadonlyPaths"),
+        annotations=host.mapping("Annotations"),
+        mac_address=top.text("MacAddress") or mac,
+        ip_address=address,
+        aliases=aliases,
+        unknown_fields=(*top.unread(), *host.unread()),
+    )
+    if request.auto_remove and request.restart.name != "no":
+        host.fault("AutoRemove", "cannot be combined with a restart policy")
+    check(faults, f"create container{request.name and ' '}{request.name}")
+    return request
+
+
+def _image(top: Fields) -> str:
+    image = top.text("Image")
+    if not image:
+        top.fault("Image", "is missing: a container needs an image")
+    return image
+
+
+def container_name(text: str) -> str:
+    """A container's name without the slash Docker puts before it; empty stays empty.
+
+    Raises:
+        InvalidArgument: It is no name.
+    """
+    match = CONTAINER_NAME.fullmatch(text)
+    if text and (match is None or len(text) > NAME_LENGTH_MAX):
+        raise InvalidArgument(
+            f"Invalid container name ({text[:80]}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        )
+    return match[1] if match else ""
+
+
+def _name(query: Query, faults: list[Fault]) -> str:
+    try:
+        return container_name(query.text("name"))
+    except InvalidArgument as error:
+        faults.append(Fault(error.message))
+        return ""
+
+
+def _entrypoint(top: Fields) -> tuple[str, ...] | None:
+    """Clients clear the image's entry point with one empty word."""
+    entrypoint = top.texts_or_none("Entrypoint", one=True)
+    return () if entrypoint == ("",) else entrypoint
+
+
+def _env(fields: Fields) -> tuple[str, ...]:
+    env = fields.texts("Env")
+    for index, entry in enumerate(env):
+        if not entry.partition("=")[0]:
+            fields.fault(f"Env[{index}]", f"is {entry[:80]!r}, which has no name")
+    return env
+
+
+def _working_dir(fields: Fields) -> str:
+    path = fields.text("WorkingDir")
+    if path and not path.startswith("/"):
+        fields.fault("WorkingDir", f"is {path[:200]!r}, which is not an absolute path")
+    return path
+
+
+def _hostname(top: Fields) -> str:
+    name = top.text("Hostname")
+    if name and not re.fullmatch(r"[a-zA-Z0-9]([a-zA-Z0-9._-]{0,62})", name):
+        top.fault("Hostname", f"is {name[:80]!r}, which is no host name")
+    return name
+
+
+def _volumes(top: Fields) -> tuple[str, ...]:
+    read = [top.read(f"Volumes.{path}", host_shape.target, path) for path in top.keys("Volumes")]
+    return tuple(path for path in read if path is not None)
+
+
+def _health(top: Fields) -> HealthRequest | None:
+    health = top.child_or_none("Healthcheck")
+    if health is None:
+        return None
+    health.known("StartInterval")
+    return HealthRequest(
+        test=health.texts("Test"),
+        interval_ns=health.number("Interval", 0),
+        timeout_ns=health.number("Timeout", 0),
+        start_period_ns=health.number("StartPeriod", 0),
+        retries=health.number("Retries", 0),
+    )
+
+
+def _network_mode(top: Fields, host: Fields) -> str:
+    mode = host.text("NetworkMode") or "default"
+    if not top.flag("NetworkDisabled"):
+        return mode
+    if mode not in {"default", "none"}:
+        top.fault("NetworkDisabled", "cannot be combined with HostConfig.NetworkMode")
+    return "none"
+
+
+def _endpoint(top: Fields, network_mode: str) -> tuple[tuple[str, ...], str, str]:
+    """Aliases, address and MAC address wished for on the one network a container is created with."""
+    networking = top.child("NetworkingConfig")
+    wished: tuple[tuple[str, ...], str, str] = ((), "", "")
+    endpoints = networking.child("EndpointsConfig")
+    for name in networking.table("EndpointsConfig"):
+        endpoint = endpoints.child(name)
+        if name != network_mode and {name, network_mode} != {"default", "bridge"}:
+            endpoints.fault(
+                name,
+                f"is not the network of HostConfig.NetworkMode, {network_mode}",
+                "name one network",
+            )
+        addresses = endpoint.child("IPAMConfig")
+        addresses.refuse({"IPv6Address": (), "LinkLocalIPs": ()})
+        endpoint.refuse(dict.fromkeys(_ENDPOINT_REFUSED, ()))
+        endpoint.known(*_ENDPOINT_FROM_DAEMON)
+        wished = (
+            endpoint.texts("Aliases"),
+            addresses.text("IPv4Address"),
+            endpoint.text("MacAddress"),
+        )
+    return wished
+
+
+def exec_request(body: JsonObject) -> ExecRequest:
+    """The body of ``POST /containers/{id}/exec``.
+
+    Raises:
+        InvalidArgument: Everything that is wrong with it.
+    """
+    faults: list[Fault] = []
+    top = Fields(body, "", faults)
+    command = top.texts_or_none("Cmd", one=True) or ()
+    if not command:
+        top.fault("Cmd", "is missing: No exec command specified")
+    request = ExecRequest(
+        command=command,
+        env=_env(top),
+        working_dir=_working_dir(top),
+        user=top.text("User"),
+        tty=top.flag("Tty"),
+        attach_stdin=top.flag("AttachStdin"),
+        attach_stdout=top.flag("AttachStdout"),
+        attach_stderr=top.flag("AttachStderr"),
+        privileged=top.flag("Privileged"),
+        detach_keys=top.text("DetachKeys"),
+    )
+    check(faults, "create the exec")
+    return request
