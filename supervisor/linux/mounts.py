@@ -1,0 +1,199 @@
+"""Verbs on M, the daemon's own mount namespace; each is one errand of the spawner, and idempotent.
+
+Words: a *pin* is a file a namespace is bound over; a *view* is a bind of a directory, idmapped or not; a *grant* is a
+host path mounted from an fd that was opened with its caller's credentials.
+
+Rules: nothing mounted here is seen by the host. A verb that is cancelled has either happened or not, when it returns;
+undo it with :func:`unmount`, which takes "not mounted" for success. Paths are the daemon's own, except a grant's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+
+from supervisor.errors import (
+    AlreadyExists,
+    BakehouseError,
+    Conflict,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+)
+from supervisor.linux.idmap import IdMap, map_text
+from supervisor.linux.spawner import Credentials, Spawner
+
+KINDS: dict[int, type[BakehouseError]] = {
+    errno.EPERM: PermissionDenied,
+    errno.EACCES: PermissionDenied,
+    errno.EROFS: PermissionDenied,
+    errno.ENOENT: NotFound,
+    errno.EEXIST: AlreadyExists,
+    errno.EBUSY: Conflict,
+    errno.ETXTBSY: Conflict,
+    errno.EINVAL: InvalidArgument,
+    errno.ELOOP: InvalidArgument,
+    errno.ENOTDIR: InvalidArgument,
+    errno.EISDIR: InvalidArgument,
+    errno.ENAMETOOLONG: InvalidArgument,
+    errno.E2BIG: InvalidArgument,
+    errno.ENOSPC: ResourceExhausted,
+    errno.EDQUOT: ResourceExhausted,
+    errno.EMFILE: ResourceExhausted,
+    errno.ENFILE: ResourceExhausted,
+    errno.ENOMEM: ResourceExhausted,
+    errno.EAGAIN: ResourceExhausted,
+}
+"""What a kernel's errno means to the person who asked; anything else is :class:`Internal`."""
+
+
+@attrs.frozen
+class GrantedPath:
+    """What a grant turned out to be: ``kind`` is ``directory``, ``file``, or for administrators ``special``."""
+
+    kind: str
+    writable: bool
+
+
+@contextmanager
+def told_as(what: str) -> Iterator[None]:
+    """Turn the kernel's refusal into ours: ``cannot <what>: <why>``."""
+    try:
+        yield
+    except OSError as failure:
+        message = f"cannot {what}: {failure.strerror}"
+        raise KINDS.get(failure.errno or 0, Internal)(message) from failure
+
+
+async def user_namespace(spawner: Spawner, pin: Path, id_map: IdMap) -> None:
+    """Afterwards a user namespace with exactly this map is pinned at ``pin``.
+
+    Raises:
+        AlreadyExists: One with another map is pinned there.
+    """
+    maps = _maps(id_map)
+    with told_as(f"make the user namespace {pin}"):
+        await spawner.call("user_namespace", {"pin": str(pin), **maps})
+
+
+async def network_namespace(spawner: Spawner, pin: Path, user_pin: Path | None) -> None:
+    """Afterwards a network namespace is pinned at ``pin``, its ``lo`` up when it was made now.
+
+    It belongs to the user namespace pinned at ``user_pin``, or with None to the host's. One that is pinned already is
+    kept as it is.
+    """
+    arguments = {"pin": str(pin), "user_pin": str(user_pin) if user_pin else ""}
+    with told_as(f"make the network namespace {pin}"):
+        await spawner.call("network_namespace", {**arguments})
+
+
+async def open_namespace(spawner: Spawner, pin: Path) -> int:
+    """An fd of the namespace pinned at ``pin``; the caller closes it.
+
+    Raises:
+        NotFound: None is pinned there.
+    """
+    with told_as(f"open the namespace {pin}"):
+        return (await spawner.call("open_namespace", {"pin": str(pin)})).fds[0]
+
+
+async def netlink_socket(spawner: Spawner, netns_pin: Path) -> socket.socket:
+    """A non-blocking route netlink socket that lives in the network namespace pinned there."""
+    with told_as(f"open a netlink socket in {netns_pin}"):
+        answer = await spawner.call("netlink_socket", {"pin": str(netns_pin)})
+    made = socket.socket(fileno=answer.fds[0])
+    made.setblocking(False)
+    return made
+
+
+async def idmapped_view(
+    spawner: Spawner, source: Path, target: Path, id_map: IdMap, read_only: bool
+) -> None:
+    """Afterwards something is mounted at ``target``: if nothing was, ``source``, with ids on disk (inside) shown as outside.
+
+    The mount is ``nodev`` and private, and not recursive. A target that is mounted already is left alone, so its name
+    must tell its map. An identity map gives a plain bind.
+    """
+    arguments = {"source": str(source), "target": str(target), "read_only": read_only}
+    with told_as(f"show {source} at {target}"):
+        await spawner.call("idmapped_view", {**arguments, **_maps(id_map)})
+
+
+async def overlay(  # noqa: PLR0913  # one mount has that many parts
+    spawner: Spawner,
+    layers_view: Path,
+    lowers: Sequence[str],
+    upper: Path | None,
+    work: Path | None,
+    target: Path,
+    volatile: bool = False,
+    read_only: bool = False,
+    devices: bool = False,
+) -> None:
+    """Afterwards an overlay is mounted at ``target``; one that was is left alone.
+
+    Args:
+        layers_view: Where the lowers are.
+        lowers: Their names below ``layers_view``, topmost first.
+        upper: Takes what is written; None (with ``work`` None) for a mount that cannot be written, of two lowers or more.
+        work: An empty directory on the same mount as ``upper``. After a volatile mount that was not taken down, the
+            kernel refuses it (InvalidArgument) until it is made anew.
+        volatile: Nothing is written back at unmount; a crash of the host may lose all of it.
+        devices: Device nodes in the layers work. Only for containers that are not remapped.
+    """
+    arguments = {
+        "layers_view": str(layers_view),
+        "upper": str(upper) if upper else "",
+        "work": str(work) if work else "",
+        "target": str(target),
+        "volatile": volatile,
+        "read_only": read_only,
+        "devices": devices,
+    }
+    with told_as(f"mount the root file system {target}"):
+        await spawner.call("overlay", {**arguments, "lowers": list(lowers)})
+
+
+async def unmount(spawner: Spawner, target: Path) -> None:
+    """Afterwards nothing is mounted at ``target``; nothing there, or no such path, is success.
+
+    Raises:
+        Conflict: It is in use (an open fd, a working directory, a mount below it).
+    """
+    with told_as(f"unmount {target}"):
+        await spawner.call("unmount", {"target": str(target)})
+
+
+async def mounted(spawner: Spawner, below: Path) -> list[Path]:
+    """The mount points in M at or below a path, oldest first; stacked ones as often as they are stacked."""
+    answer = await spawner.call("mounted", {"below": str(below)})
+    assert isinstance(answer.value, list)
+    return [Path(str(place)) for place in answer.value]
+
+
+async def open_in_mounts(spawner: Spawner, path: Path) -> int:
+    """A readable fd of a directory as M sees it, for ``beneath``; the caller closes it (until then it is busy)."""
+    with told_as(f"open {path}"):
+        return (await spawner.call("open_directory", {"path": str(path)})).fds[0]
+
+
+async def release_mounts(spawner: Spawner, roots: Sequence[Path] = ()) -> None:
+    """Take M down at a clean stop, when nothing runs any more: afterwards the host holds no mount of ours.
+
+    Everything below the run directory and ``roots`` is unmounted, then the pin. The spawner still serves, but what is
+    mounted through it from now on is lost when it ends.
+    """
+    with told_as("take down the daemon's mounts"):
+        await spawner.call("release", {"roots": [str(root) for root in roots]})
+
+
+def _maps(id_map: IdMap) -> dict[str, str]:
+    return {"uid_map": map_text(id_map.uids), "gid_map": map_text(id_map.gids)}

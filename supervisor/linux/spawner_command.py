@@ -1,0 +1,102 @@
+"""The last steps of a forked child before it becomes another program.
+
+Runs in the spawner's process; standard library only. Every step is one the daemon must never do to itself: its order is
+cgroups first (nothing runs outside its limits), namespaces, credentials, then whatever credentials would undo.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+from collections.abc import Sequence
+
+from supervisor.linux import syscall
+from supervisor.linux.errands import Arguments, Surroundings, flag, number, numbers, text, texts
+
+TARGET_FDS_MAX = 256
+"""Children get fds below this number; everything of the spawner's is moved above it first."""
+
+
+def drop_to(arguments: Arguments) -> None:
+    """Take the credentials ``{uid, gid, groups}`` for good; uid 0 keeps its capabilities.
+
+    Afterwards nobody of that uid can trace this process: it is not dumpable.
+    """
+    uid, gid = number(arguments, "uid"), number(arguments, "gid")
+    os.setgroups(numbers(arguments, "groups"))
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    syscall.prctl(syscall.PR_SET_DUMPABLE, 0)
+
+
+def die_with(parent: int) -> None:
+    """Be killed when ``parent`` ends. Changing credentials undoes it: call it afterwards."""
+    syscall.prctl(syscall.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def become(
+    arguments: Arguments, fds: Sequence[int], surroundings: Surroundings, failure_fd: int
+) -> None:
+    """Turn this forked child into the command, or write ``errno`` and a text to ``failure_fd`` and end."""
+    moved = fcntl.fcntl(failure_fd, fcntl.F_DUPFD_CLOEXEC, TARGET_FDS_MAX)
+    try:
+        _become(arguments, fds, surroundings)
+    except OSError as failure:
+        what = f"{failure.filename}: " if failure.filename else ""
+        os.write(moved, f"{failure.errno} {what}{failure.strerror}".encode())
+    except Exception as failure:  # noqa: BLE001  # e.g. a NUL byte in an argument
+        os.write(moved, f"{errno.EINVAL} {failure}".encode())
+    finally:
+        os._exit(127)
+
+
+def _become(arguments: Arguments, fds: Sequence[int], surroundings: Surroundings) -> None:
+    spawner = os.getppid()
+    os.setsid()
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for index in numbers(arguments, "cgroups"):
+        os.write(fds[index], b"0")
+    if flag(arguments, "host_mounts"):
+        syscall.setns(surroundings.host_mounts_fd, syscall.CLONE_NEWNS)
+    for index in numbers(arguments, "namespaces"):
+        syscall.setns(fds[index])
+    _place_fds(arguments, fds, null)
+    identity = arguments.get("identity")
+    if isinstance(identity, dict):
+        drop_to(identity)
+    if flag(arguments, "subreaper"):
+        syscall.prctl(syscall.PR_SET_CHILD_SUBREAPER, 1)
+    if flag(arguments, "dies_with_daemon"):
+        die_with(spawner)
+    os.chdir(text(arguments, "cwd"))
+    restore_signals()
+    argv = texts(arguments, "argv")
+    environment = arguments["env"]
+    assert isinstance(environment, dict)
+    os.execvpe(argv[0], argv, {name: str(value) for name, value in environment.items()})
+
+
+def restore_signals() -> None:
+    """Default dispositions and an empty mask: what Python and the spawner changed is not inherited."""
+    for number_ in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number_, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _place_fds(arguments: Arguments, fds: Sequence[int], null: int) -> None:
+    """Give the child its fds under their numbers; all others close at exec."""
+    placement = arguments["placement"]
+    assert isinstance(placement, dict)
+    high = {
+        int(target): fcntl.fcntl(
+            fds[index] if isinstance(index, int) else null, fcntl.F_DUPFD_CLOEXEC, TARGET_FDS_MAX
+        )
+        for target, index in placement.items()
+    }
+    syscall.close_on_exec_from(0)
+    for target, fd in high.items():
+        os.dup2(fd, target, inheritable=True)

@@ -1,0 +1,254 @@
+"""The kernel calls Python does not offer, and nothing else: thin, typed, raising ``OSError``.
+
+Words: a *mount fd* is what ``open_tree`` with ``OPEN_TREE_CLONE`` gives, a mount that is attached nowhere yet.
+
+Rules: the only module that speaks ctypes (besides nftables); standard library only, because the spawner's process
+imports it; numbers from 424 on are the same on every architecture, older calls go through libc's wrappers.
+See mount_namespaces(7), open_tree(2), mount_setattr(2), openat2(2), statx(2).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_REMOUNT = 32
+MS_BIND = 4096
+MS_REC = 16384
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
+
+MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
+
+AT_FDCWD = -100
+AT_SYMLINK_NOFOLLOW = 0x100
+AT_NO_AUTOMOUNT = 0x800
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+
+OPEN_TREE_CLONE = 1
+MOVE_MOUNT_F_EMPTY_PATH = 4
+
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_IDMAP = 0x00100000
+
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+
+CLOSE_RANGE_CLOEXEC = 4
+
+NS_GET_NSTYPE = 0xB703
+"""ioctl on a namespace fd: its CLONE_NEW… constant; ENOTTY on anything else."""
+
+_OPEN_TREE = 428
+_MOVE_MOUNT = 429
+_CLOSE_RANGE = 436
+_OPENAT2 = 437
+_MOUNT_SETATTR = 442
+_STATX_ATTR_MOUNT_ROOT = 0x2000
+_STATX_BASIC_STATS = 0x7FF
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_long = ctypes.c_long
+_libc.syscall.restype = _long
+_libc.mount.argtypes = (
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+)
+_libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
+_libc.setns.argtypes = (ctypes.c_int, ctypes.c_int)
+_libc.unshare.argtypes = (ctypes.c_int,)
+_libc.prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+_libc.statx.argtypes = (
+    ctypes.c_int,
+    ctypes.c_char_p,
+    ctypes.c_int,
+    ctypes.c_uint,
+    ctypes.c_void_p,
+)
+_libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = (
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    )
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+def _checked(result: int, *what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), *what)
+    return result
+
+
+def setns(fd: int, kind: int = 0) -> None:
+    """Enter the namespace ``fd`` refers to; ``kind`` 0 takes any."""
+    _checked(_libc.setns(fd, kind), "setns")
+
+
+def unshare(kinds: int) -> None:
+    """Leave for new namespaces of these kinds."""
+    _checked(_libc.unshare(kinds), "unshare")
+
+
+def mount(source: str, target: str, filesystem: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2); empty strings are passed as NULL."""
+    _checked(
+        _libc.mount(
+            os.fsencode(source) or None,
+            os.fsencode(target),
+            os.fsencode(filesystem) or None,
+            flags,
+            os.fsencode(data) or None,
+        ),
+        target,
+    )
+
+
+def umount(target: str, flags: int = UMOUNT_NOFOLLOW) -> None:
+    """umount2(2)."""
+    _checked(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def prctl(option: int, argument: int) -> None:
+    """prctl(2) with one number."""
+    _checked(_libc.prctl(option, argument, 0, 0, 0), "prctl")
+
+
+def name_process(name: str) -> None:
+    """Set the name shown by ps and top: 15 bytes at most."""
+    text = ctypes.create_string_buffer(name.encode()[:15])
+    _checked(_libc.prctl(PR_SET_NAME, ctypes.addressof(text), 0, 0, 0), "prctl")
+
+
+def open_tree(path: str, flags: int = OPEN_TREE_CLONE, directory_fd: int = AT_FDCWD) -> int:
+    """A mount fd for what is at ``path``; with ``AT_EMPTY_PATH`` and "" for what ``directory_fd`` refers to.
+
+    The clone is refused (EINVAL) unless the path lies in the caller's own mount namespace.
+    """
+    number = _libc.syscall(
+        _long(_OPEN_TREE),
+        _long(directory_fd),
+        ctypes.c_char_p(os.fsencode(path)),
+        _long(flags | os.O_CLOEXEC),
+    )
+    return _checked(number, path)
+
+
+def move_mount(mount_fd: int, target: str) -> None:
+    """Attach a mount fd at ``target``, which must lie in the caller's mount namespace."""
+    number = _libc.syscall(
+        _long(_MOVE_MOUNT),
+        _long(mount_fd),
+        ctypes.c_char_p(b""),
+        _long(AT_FDCWD),
+        ctypes.c_char_p(os.fsencode(target)),
+        _long(MOVE_MOUNT_F_EMPTY_PATH),
+    )
+    _checked(number, target)
+
+
+def mount_setattr(mount_fd: int, attributes: int, propagation: int = 0, userns_fd: int = 0) -> None:
+    """Set attributes of a mount fd; ``MOUNT_ATTR_IDMAP`` takes its map from ``userns_fd``."""
+    wanted = _MountAttr(attributes, 0, propagation, userns_fd)
+    number = _libc.syscall(
+        _long(_MOUNT_SETATTR),
+        _long(mount_fd),
+        ctypes.c_char_p(b""),
+        _long(AT_EMPTY_PATH),
+        ctypes.byref(wanted),
+        _long(ctypes.sizeof(wanted)),
+    )
+    _checked(number, "mount_setattr")
+
+
+def openat2(directory_fd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
+    """openat2(2), always close-on-exec; kernel 5.6.
+
+    Raises:
+        BlockingIOError: A rename or mount raced with a ``..`` in a scoped resolution: try again.
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    number = _libc.syscall(
+        _long(_OPENAT2),
+        _long(directory_fd),
+        ctypes.c_char_p(os.fsencode(path)),
+        ctypes.byref(how),
+        _long(ctypes.sizeof(how)),
+    )
+    return _checked(number, path)
+
+
+def close_on_exec_from(first_fd: int) -> None:
+    """Mark every fd from ``first_fd`` on close-on-exec; kernel 5.11."""
+    _checked(
+        _libc.syscall(
+            _long(_CLOSE_RANGE), _long(first_fd), _long(0xFFFFFFFF), _long(CLOSE_RANGE_CLOEXEC)
+        ),
+        "close_range",
+    )
+
+
+def is_mount_root(path: str) -> bool:
+    """Whether something is mounted at ``path`` (not below a symlink there); kernel 5.8."""
+    buffer = ctypes.create_string_buffer(256)
+    _checked(
+        _libc.statx(
+            AT_FDCWD,
+            os.fsencode(path),
+            AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT,
+            _STATX_BASIC_STATS,
+            buffer,
+        ),
+        path,
+    )
+    attributes = int.from_bytes(buffer.raw[8:16], "little")
+    return bool(attributes & _STATX_ATTR_MOUNT_ROOT)
+
+
+def filesystem_magic(fd: int) -> int:
+    """The kind of file system ``fd`` lies on: statfs(2)'s ``f_type``."""
+    buffer = ctypes.create_string_buffer(256)
+    _checked(_libc.fstatfs(fd, buffer), "fstatfs")
+    return int.from_bytes(buffer.raw[0:8], "little") & 0xFFFFFFFF
