@@ -24,8 +24,8 @@ from supervisor.access.policy import Action, Bounds, Request
 from supervisor.access.rules import TABLE
 from supervisor.access.served import check_served
 from supervisor.config import Config
-from supervisor.errors import PermissionDenied
-from supervisor.events.events import Events
+from supervisor.errors import BakehouseError, PermissionDenied
+from supervisor.events.journal import Events
 from supervisor.tasks import finish_within
 
 WINDOW_SECONDS = 60.0
@@ -93,12 +93,21 @@ class Audit:
         if window is None:
             window = self._windows[owner] = _Window(ends=now + WINDOW_SECONDS)
             self._opened.set()
+        data = AccessRefuse(action=action, rule=rule, message=message[:MESSAGE_LENGTH_MAX])
         if window.told >= self._refusals_per_minute_max:
             window.untold += 1
-            return
-        window.told += 1
-        data = AccessRefuse(action=action, rule=rule, message=message[:MESSAGE_LENGTH_MAX])
-        await self._events.emit(data, owner=owner, subject=str(owner))
+        elif await self._tell(owner, data):
+            window.told += 1
+        else:
+            window.untold += 1
+
+    async def _tell(self, owner: int, data: AccessRefuse) -> bool:
+        """Put it into the journal; whether that went well. A full disk must not turn a refusal into another error."""
+        try:
+            await self._events.emit(data, owner=owner, subject=str(owner))
+        except BakehouseError:
+            return False
+        return True
 
     async def _close_windows(self) -> None:
         """Close each window when its minute is over."""
@@ -113,15 +122,17 @@ class Audit:
         """Close the windows that end by ``now`` and tell what they counted."""
         ended = [(owner, window) for owner, window in self._windows.items() if window.ends <= now]
         for owner, window in ended:
-            del self._windows[owner]
-            if window.untold:
-                data = AccessRefuse(
-                    action="various",
-                    rule="various",
-                    message=f"{window.untold} more refusals within a minute",
-                    count=window.untold,
-                )
-                await self._events.emit(data, owner=owner, subject=str(owner))
+            if not window.untold:
+                del self._windows[owner]
+                continue
+            count, window.untold = window.untold, 0
+            message = f"{count} more refusals within a minute"
+            told = await self._tell(
+                owner, AccessRefuse(action="various", rule="various", message=message, count=count)
+            )
+            window.untold += 0 if told else count
+            window.ends = trio.current_time() + WINDOW_SECONDS
+            window.told = 0
 
 
 def hard_limits() -> Mapping[str, int]:

@@ -26,7 +26,7 @@ from supervisor.access.identity import Identity
 from supervisor.config import Config
 from supervisor.database.database import Database
 from supervisor.errors import NotFound, PermissionDenied, ResourceExhausted
-from supervisor.events.events import Events
+from supervisor.events.journal import Events
 from supervisor.linux.idmap import IdMap
 from supervisor.linux.peer import Peer
 from supervisor.linux.spawner import Credentials
