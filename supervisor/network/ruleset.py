@@ -1,0 +1,187 @@
+"""The packet filter's table, as nft scripts. Pure: values in, text out.
+
+Words: a **bridge** is one owner's; the **people** of a bridge are the host users who may speak to what is behind it; a
+**publication** maps a host port to a container's.
+
+What the table does, and why each rule is there:
+
+* ``guard`` looks at what a container sends before anything else does. It must come from an address behind its bridge
+  (no spoofing), may not go to 127.0.0.0/8 (``route_localnet`` would let it reach the host's loopback services), and is
+  IPv4: containers are given no IPv6 address, so what they send there is link-local mischief.
+* ``arriving`` and ``sent_here`` map published ports, for packets to an address of the host. The first leaves 127.0.0.0/8
+  alone: it runs before the kernel refuses such packets from a wire, so a neighbour could reach ports published on
+  loopback only.
+* ``forward`` lets in answers, what was published, and what goes from a bridge to itself (which the kernel sends here
+  when ``bridge-nf-call-iptables`` is on). All else is dropped: another owner's containers, and neighbours on the wire
+  who know our subnets.
+* ``input`` keeps containers from the gateways of other bridges.
+* ``output`` lets root and the bridge's own people in; other host users reach what is published, as anybody can.
+* ``leaving`` gives packets the host's address: on their way out, and where a container reaches its own or a sibling's
+  published port through the host, whose answer would otherwise not come back this way.
+
+No rule is ever added for an owner, container or port: those are elements of sets and maps, so a packet costs the same
+at the thousandth. An ``accept`` here does not overrule a drop in anybody else's table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network
+
+import attrs
+
+_CHAINS = """
+	chain guard {
+		type filter hook prerouting priority raw; policy accept;
+		iifname @bridges jump from_container
+	}
+	chain from_container {
+		meta nfproto ipv6 drop
+		ip daddr 127.0.0.0/8 drop
+		fib saddr . iif oif 0 drop
+	}
+	chain arriving {
+		type nat hook prerouting priority dstnat; policy accept;
+		ip daddr 127.0.0.0/8 return
+		fib daddr type local dnat ip to meta l4proto . ip daddr . th dport map @published_at
+		fib daddr type local dnat ip to meta l4proto . th dport map @published_anywhere
+	}
+	chain sent_here {
+		type nat hook output priority -100; policy accept;
+		fib daddr type local dnat ip to meta l4proto . ip daddr . th dport map @published_at
+		fib daddr type local dnat ip to meta l4proto . th dport map @published_anywhere
+	}
+	chain leaving {
+		type nat hook postrouting priority srcnat; policy accept;
+		oifname @bridges ip saddr 127.0.0.0/8 masquerade
+		oifname @bridges ip saddr @subnets ct status dnat masquerade
+		oifname != @bridges ip saddr @subnets masquerade
+	}
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		oifname @bridges jump to_container
+	}
+	chain to_container {
+		ct state established,related accept
+		ct status dnat accept
+		iifname . oifname @within accept
+		drop
+	}
+	chain input {
+		type filter hook input priority filter; policy accept;
+		iifname @bridges ip daddr @subnets fib daddr . iif type != local drop
+	}
+	chain output {
+		type filter hook output priority filter; policy accept;
+		oifname @bridges jump from_host
+	}
+	chain from_host {
+		ct state established,related accept
+		ct status dnat accept
+		meta skuid 0 accept
+		oifname . meta skuid @people accept
+		meta skuid > 0 drop
+	}
+"""
+
+_SETS = (
+    ("set", "bridges", "type ifname"),
+    ("set", "within", "type ifname . ifname"),
+    ("set", "people", "type ifname . uid"),
+    ("set", "subnets", "type ipv4_addr; flags interval"),
+    (
+        "map",
+        "published_at",
+        "type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service",
+    ),
+    (
+        "map",
+        "published_anywhere",
+        "type inet_proto . inet_service : ipv4_addr . inet_service",
+    ),
+)
+
+
+@attrs.frozen
+class Bridge:
+    """One owner's bridge. ``owner`` is the host user who may speak to what is behind it."""
+
+    name: str
+    subnet: IPv4Network
+    owner: int
+
+
+@attrs.frozen(order=True)
+class Publication:
+    """A published port. ``host_address`` 0.0.0.0 stands for every address of the host."""
+
+    protocol: str
+    host_address: IPv4Address
+    host_port: int
+    address: IPv4Address
+    port: int
+
+
+def whole(table: str, bridges: Iterable[Bridge], publications: Iterable[Publication]) -> str:
+    """The table with all that is in it. In one transaction it takes the place of what was there, if anything was."""
+    sets = "".join(f"\t{kind} {name} {{ {shape}; }}\n" for kind, name, shape in _SETS)
+    return (
+        f"table inet {table}\ndelete table inet {table}\n"
+        f"table inet {table} {{\n{sets}{_CHAINS.lstrip(chr(10))}}}\n"
+        + "".join(enter(table, bridge) for bridge in bridges)
+        + "".join(publish(table, publications))
+    )
+
+
+def gone(table: str) -> str:
+    """No table; it need not be there."""
+    return f"table inet {table}\ndelete table inet {table}\n"
+
+
+def enter(table: str, bridge: Bridge) -> str:
+    """The bridge is one of ours. Success too when it already is."""
+    return "".join(
+        f"add element inet {table} {name} {{ {element} }}\n" for name, element in _of(bridge)
+    )
+
+
+def leave(table: str, bridge: Bridge) -> str:
+    """The bridge, which was entered, is none of ours any more."""
+    return "".join(
+        f"delete element inet {table} {name} {{ {element} }}\n" for name, element in _of(bridge)
+    )
+
+
+def publish(table: str, publications: Iterable[Publication]) -> str:
+    """Map host ports to containers. Success too when they already are so."""
+    return "".join(
+        f"add element inet {table} {_map_of(one)} {{ {_key(one)} : {one.address} . {one.port} }}\n"
+        for one in publications
+    )
+
+
+def unpublish(table: str, publications: Iterable[Publication]) -> str:
+    """Unmap host ports; they were mapped."""
+    return "".join(
+        f"delete element inet {table} {_map_of(one)} {{ {_key(one)} }}\n" for one in publications
+    )
+
+
+def _of(bridge: Bridge) -> tuple[tuple[str, str], ...]:
+    quoted = f'"{bridge.name}"'
+    return (
+        ("bridges", quoted),
+        ("within", f"{quoted} . {quoted}"),
+        ("people", f"{quoted} . {bridge.owner}"),
+        ("subnets", str(bridge.subnet)),
+    )
+
+
+def _map_of(publication: Publication) -> str:
+    anywhere = publication.host_address == IPv4Address(0)
+    return "published_anywhere" if anywhere else "published_at"
+
+
+def _key(publication: Publication) -> str:
+    at = "" if publication.host_address == IPv4Address(0) else f" . {publication.host_address}"
+    return f"{publication.protocol}{at} . {publication.host_port}"
