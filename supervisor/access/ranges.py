@@ -11,6 +11,7 @@ not have as a member already. The group of root is never mapped. See user_namesp
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping
 
@@ -81,17 +82,10 @@ def group_slots(known: Mapping[int, int], groups: Iterable[int], gid: int) -> di
         groups: The owner's groups now.
         gid: The owner's primary group, which is 0 inside.
     """
-    slots = dict(known)
     taken = set(known.values())
-    for group in sorted(set(groups) - {gid} - UNMAPPABLE_GROUPS - set(known)):
-        inside = next(
-            n
-            for n in range(GROUP_FIRST_INSIDE, GROUP_FIRST_INSIDE + len(taken) + 1)
-            if n not in taken
-        )
-        slots[group] = inside
-        taken.add(inside)
-    return slots
+    free = (inside for inside in itertools.count(GROUP_FIRST_INSIDE) if inside not in taken)
+    new = sorted(set(groups) - {gid} - UNMAPPABLE_GROUPS - set(known))
+    return {**known, **dict(zip(new, free, strict=False))}
 
 
 def id_map(uid: int, gid: int, range_first: int, slots: Mapping[int, int]) -> IdMap:
