@@ -1,0 +1,232 @@
+"""What the docker CLI and docker-py send, and what it becomes."""
+
+from __future__ import annotations
+
+import pytest
+
+from supervisor.access.requests import ContainerRequest, MountKind, MountRequest, PortRequest
+from supervisor.api.docker.shape_build import (
+    build_request,
+    filters,
+    flag_filter,
+    labelled,
+    volume_request,
+)
+from supervisor.api.docker.shape_container import container_request, exec_request
+from supervisor.api.docker.shape_host import parse_bind
+from supervisor.api.http import JsonObject, Query
+from supervisor.errors import InvalidArgument, Unavailable
+
+CLI_RUN: JsonObject = {
+    "Hostname": "", "Domainname": "", "User": "", "AttachStdin": False, "AttachStdout": True, "AttachStderr": True,
+    "Tty": False, "OpenStdin": False, "StdinOnce": False, "Env": None, "Cmd": None, "Image": "busybox", "Volumes": {},
+    "WorkingDir": "", "Entrypoint": None, "OnBuild": None, "Labels": {},
+    "HostConfig": {
+        "Binds": None, "ContainerIDFile": "", "LogConfig": {"Type": "", "Config": {}}, "NetworkMode": "default",
+        "PortBindings": {}, "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}, "AutoRemove": True,
+        "VolumeDriver": "", "VolumesFrom": None, "ConsoleSize": [24, 80], "CapAdd": None, "CapDrop": None,
+        "CgroupnsMode": "", "Dns": None, "DnsOptions": [], "DnsSearch": [], "ExtraHosts": None, "GroupAdd": None,
+        "IpcMode": "", "Cgroup": "", "Links": None, "OomScoreAdj": 0, "PidMode": "", "Privileged": False,
+        "PublishAllPorts": False, "ReadonlyRootfs": False, "SecurityOpt": None, "UTSMode": "", "UsernsMode": "",
+        "ShmSize": 0, "Isolation": "", "CpuShares": 0, "Memory": 0, "NanoCpus": 0, "CgroupParent": "",
+        "BlkioWeight": 0, "BlkioWeightDevice": [], "BlkioDeviceReadBps": [], "BlkioDeviceWriteBps": [],
+        "BlkioDeviceReadIOps": [], "BlkioDeviceWriteIOps": [], "CpuPeriod": 0, "CpuQuota": 0,
+        "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0, "CpusetCpus": "", "CpusetMems": "", "Devices": [],
+        "DeviceCgroupRules": None, "DeviceRequests": None, "MemoryReservation": 0, "MemorySwap": 0,
+        "MemorySwappiness": -1, "OomKillDisable": False, "PidsLimit": 0, "Ulimits": [], "CpuCount": 0,
+        "CpuPercent": 0, "IOMaximumIOps": 0, "IOMaximumBandwidth": 0, "MaskedPaths": None, "ReadonlyPaths": None,
+    },
+    "NetworkingConfig": {
+        "EndpointsConfig": {
+            "default": {
+                "IPAMConfig": None, "Links": None, "Aliases": None, "DriverOpts": None, "GwPriority": 0,
+                "NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": "", "MacAddress": "",
+                "IPPrefixLen": 0, "IPv6Gateway": "", "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": None,
+            }
+        }
+    },
+}  # fmt: skip
+
+
+def container(**host: object) -> ContainerRequest:
+    return container_request({"Image": "busybox", "HostConfig": host}, Query())
+
+
+def test_docker_run_without_options_asks_for_the_defaults() -> None:
+    request = container_request(CLI_RUN, Query((("name", "web"),)))
+    assert request == ContainerRequest(
+        image="busybox", name="web", attach_stdout=True, attach_stderr=True, auto_remove=True
+    )
+
+
+def test_command_and_entrypoint() -> None:
+    read = container_request({"Image": "a", "Cmd": ["x", "y"], "Entrypoint": [""]}, Query())
+    assert (read.command, read.entrypoint) == (("x", "y"), ())
+    read = container_request({"Image": "a", "Cmd": "x", "Entrypoint": "sh"}, Query())
+    assert (read.command, read.entrypoint) == (("x",), ("sh",))
+    read = container_request({"Image": "a", "Cmd": []}, Query())
+    assert (read.command, read.entrypoint) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "mount"),
+    [
+        ("/data", MountRequest(MountKind.VOLUME, "/data")),
+        ("web:/data", MountRequest(MountKind.VOLUME, "/data", "web")),
+        (
+            "web:/data:ro,nocopy",
+            MountRequest(MountKind.VOLUME, "/data", "web", read_only=True, copy_up=False),
+        ),
+        ("/src:/data:z", MountRequest(MountKind.BIND, "/data", "/src", create_source=True)),
+        (
+            "/src:/data/../x//y:rslave",
+            MountRequest(MountKind.BIND, "/x/y", "/src", create_source=True, propagation="rslave"),
+        ),
+    ],
+)
+def test_binds(text: str, mount: MountRequest) -> None:
+    assert parse_bind(text) == mount
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":", "a:b", "../x:/y", "web:/", "/a:/b:ro:rw", "/a:/b:ro,rw", "/a:/b:exec", "x/y:/z"],
+)
+def test_no_binds(text: str) -> None:
+    with pytest.raises(InvalidArgument):
+        parse_bind(text)
+
+
+def test_ports() -> None:
+    bindings = {
+        "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}, {"HostPort": ""}],
+        "53/udp": [{}],
+        "9": None,
+    }
+    assert set(container(PortBindings=bindings).ports) == {
+        PortRequest(80, "tcp", "127.0.0.1", 8080),
+        PortRequest(80, "tcp"),
+        PortRequest(53, "udp"),
+    }
+
+
+def test_mounts_of_all_kinds() -> None:
+    read = container(
+        Mounts=[
+            {"Type": "bind", "Source": "/src", "Target": "/a", "ReadOnly": True},
+            {
+                "Type": "volume",
+                "Source": "web",
+                "Target": "/b",
+                "VolumeOptions": {"NoCopy": True, "Labels": {"k": "v"}},
+            },
+            {"Type": "tmpfs", "Target": "/c", "TmpfsOptions": {"SizeBytes": 4096, "Mode": 448}},
+        ],
+        Tmpfs={"/d": "rw,size=64k,mode=1777,noexec"},
+    )
+    assert read.mounts == (
+        MountRequest(MountKind.BIND, "/a", "/src", read_only=True),
+        MountRequest(MountKind.VOLUME, "/b", "web", copy_up=False, labels={"k": "v"}),
+        MountRequest(MountKind.TMPFS, "/c", size_bytes=4096, mode=0o700),
+        MountRequest(MountKind.TMPFS, "/d", size_bytes=65_536, mode=0o1777, options=("noexec",)),
+    )
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        container_request(
+            {
+                "Env": ["=x", 3],
+                "HostConfig": {
+                    "Memory": "lots",
+                    "BlkioDeviceReadBps": [{"Path": "/dev/sda", "Rate": 1}],
+                    "PortBindings": {"x/tcp": [{"HostPort": "99999"}]},
+                    "Binds": ["a:b"],
+                    "RestartPolicy": {"Name": "sometimes"},
+                },
+                "NetworkingConfig": {"EndpointsConfig": {"other": {}}},
+            },
+            Query((("name", "-bad"),)),
+        )
+    text = caught.value.text()
+    for place in (
+        "Invalid container name", "Env", "HostConfig.Memory", "HostConfig.BlkioDeviceReadBps", "PortBindings.x/tcp",
+        "PortBindings.x/tcp[0].HostPort", "Binds[0]", "RestartPolicy.Name", "EndpointsConfig.other", "Image",
+    ):  # fmt: skip
+        assert place in text, text
+
+
+def test_unknown_fields_are_named_when_they_say_something() -> None:
+    read = container_request(
+        {
+            "Image": "a",
+            "Futuristic": True,
+            "Empty": "",
+            "privileged": True,
+            "HostConfig": {"Warp": 9, "Zero": 0},
+        },
+        Query(),
+    )
+    assert read.unknown_fields == ("Futuristic", "privileged", "HostConfig.Warp")
+
+
+def test_capabilities_have_one_spelling() -> None:
+    assert container(CapAdd=["CAP_NET_ADMIN", "sys_admin", "ALL"]).cap_add == (
+        "NET_ADMIN",
+        "SYS_ADMIN",
+        "ALL",
+    )
+
+
+def test_exec() -> None:
+    read = exec_request(
+        {"Cmd": ["sh"], "Tty": True, "AttachStdin": True, "Detach": False, "ConsoleSize": [1, 2]}
+    )
+    assert (read.command, read.tty, read.attach_stdin) == (("sh",), True, True)
+    with pytest.raises(InvalidArgument, match="exec"):
+        exec_request({})
+
+
+def test_build() -> None:
+    read = build_request(
+        Query((
+            ("t", "web:1"), ("t", "web"), ("buildargs", '{"A":"b","C":null}'), ("labels", '{"k":"v"}'), ("rm", "1"),
+            ("cachefrom", "[]"), ("ulimits", "null"), ("version", "1"), ("memory", "0"), ("networkmode", "default"),
+        ))
+    )  # fmt: skip
+    assert read.tags == ("web:1", "web")
+    assert read.build_args == {"A": "b", "C": None}
+    assert read.labels == {"k": "v"}
+
+
+@pytest.mark.parametrize("pairs", [(("version", "2"),), (("remote", "client-session"),)])
+def test_buildkit_is_sent_to_the_classic_builder(pairs: tuple[tuple[str, str], ...]) -> None:
+    with pytest.raises(Unavailable, match="BuildKit") as caught:
+        build_request(Query(pairs))
+    assert "DOCKER_BUILDKIT=0" in caught.value.text()
+
+
+def test_build_faults() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        build_request(
+            Query(
+                (("buildargs", "{"), ("labels", '{"a":1}'), ("memory", "x"), ("remote", "http://x"))
+            )
+        )
+    assert len(caught.value.faults) == 4
+
+
+def test_volumes_and_filters() -> None:
+    assert volume_request({"Name": "data", "Driver": ""}).driver == "local"
+    with pytest.raises(InvalidArgument):
+        volume_request({"Name": "../data"})
+    both = filters(
+        Query((("filters", '{"label":["a=b"],"dangling":{"true":true,"false":false}}'),))
+    )
+    assert both == {"label": ("a=b",), "dangling": ("true",)}
+    assert flag_filter(both, "dangling") is True
+    assert flag_filter(both, "missing") is None
+    assert labelled({"a": "b"}, both["label"])
+    assert not labelled({"a": "c"}, both["label"])
+    with pytest.raises(InvalidArgument, match="invalid filter"):
+        filters(Query((("filters", '{"x":["y"]}'),)), "label")
