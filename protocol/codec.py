@@ -52,6 +52,7 @@ def converter() -> OrjsonConverter:
     made.register_structure_hook(
         Hello, make_dict_structure_fn(Hello, made, from_=override(rename="from"))
     )
+    made.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
     made.register_structure_hook(int, _whole_number)
     made.register_structure_hook(str, _text)
     made.register_structure_hook(bool, _truth)

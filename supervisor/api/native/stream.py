@@ -1,0 +1,361 @@
+"""The stream: events by websocket, in order and without loss, and resource samples beside them.
+
+A session is one subscriber: a hello, a welcome, then batches for ever. Its place in the journal is a cursor and no
+queue: a slow one reads bounded pages later than the others and holds up nobody. trio-websocket does the handshake,
+pings and the close; event frames are made once, shared, and written past it (a server's frames are not masked, so
+they are the same bytes for everybody, RFC 6455 section 5.1).
+
+Rules: one task always reads, as trio-websocket answers pings only while somebody takes its messages; no transaction
+is open during a send; ``after`` of a batch is always what the client was told last.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+
+import attrs
+import trio
+from trio_websocket import (
+    ConnectionClosed,
+    WebSocketConnection,
+    WebSocketRequest,
+    wrap_server_stream,
+)
+from typing_extensions import override
+
+from protocol import codec
+from protocol.errors import ErrorKind, Refused
+from protocol.ids import Anchor, parse_start
+from protocol.messages import (
+    SUBPROTOCOL,
+    VERSION,
+    Bookmark,
+    Gone,
+    Hello,
+    Sample,
+    Snapshot,
+    Welcome,
+)
+from supervisor.api.streams import ReplayStream
+from supervisor.events.frames import Frames, Wish
+
+HANDSHAKE_SECONDS = 10.0
+HELLO_BYTES_MAX = 65_536
+CLOSE_SECONDS = 2.0
+
+_TEXT_FRAME = 0x81  # FIN, opcode 1
+_LENGTH_7_BITS, _LENGTH_16_BITS = 125, 0xFFFF
+_POLICY_VIOLATION = 1008
+
+
+@attrs.frozen
+class Subscriber:
+    """For whom a session is, and what it can be told beside events.
+
+    Attributes:
+        visible_to: The host uid whose events may be seen; None for an admin, who sees all.
+        samples: Resource samples, of what this subscriber may see, newest first when it is slow.
+        snapshot: What there is now, of what this subscriber may see: lists by kind.
+    """
+
+    visible_to: int | None
+    samples: Callable[[], AsyncIterator[object]] | None = None
+    snapshot: Callable[[], Awaitable[Mapping[str, object]]] | None = None
+
+
+class _InTurn(trio.abc.Stream):
+    """A stream on which whole frames of several senders follow each other."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._turn = trio.StrictFIFOLock()
+
+    @override
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send, after those who came before."""
+        async with self._turn:
+            await self._stream.send_all(data)
+
+    async def send_text(self, payload: bytes) -> None:
+        """One websocket text frame."""
+        await self.send_all(frame_head(len(payload)) + payload)
+
+    @override
+    async def wait_send_all_might_not_block(self) -> None:
+        """See trio.abc.SendStream."""
+        await self._stream.wait_send_all_might_not_block()
+
+    @override
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """See trio.abc.ReceiveStream."""
+        return await self._stream.receive_some(max_bytes)
+
+    @override
+    async def aclose(self) -> None:
+        """Close both directions."""
+        await self._stream.aclose()
+
+
+def frame_head(payload_bytes: int) -> bytes:
+    """The head of an unmasked text frame (RFC 6455 section 5.2)."""
+    if payload_bytes <= _LENGTH_7_BITS:
+        return bytes([_TEXT_FRAME, payload_bytes])
+    if payload_bytes <= _LENGTH_16_BITS:
+        return bytes([_TEXT_FRAME, 126]) + payload_bytes.to_bytes(2, "big")
+    return bytes([_TEXT_FRAME, 127]) + payload_bytes.to_bytes(8, "big")
+
+
+async def serve_stream(stream: ReplayStream, subscriber: Subscriber, frames: Frames) -> None:
+    """Serve one session until the client leaves; the stream is closed at the end.
+
+    Args:
+        stream: The connection, with the upgrade request's head to be read once more.
+        subscriber: Who is at the other end.
+        frames: The daemon's one cache of encoded batches.
+    """
+    wire = _InTurn(stream)
+    async with trio.open_nursery() as nursery:
+        try:
+            websocket = await _handshake(nursery, wire)
+            if websocket is not None:
+                stream.release()
+                await _converse(websocket, wire, subscriber, frames)
+        finally:
+            nursery.cancel_scope.cancel()
+            await trio.aclose_forcefully(wire)
+
+
+async def _handshake(nursery: trio.Nursery, wire: _InTurn) -> WebSocketConnection | None:
+    """Accept the upgrade; None when it is not for us, which the client has then been told."""
+    with trio.move_on_after(HANDSHAKE_SECONDS):
+        request: WebSocketRequest = await wrap_server_stream(
+            nursery, wire, message_queue_size=1, max_message_size=HELLO_BYTES_MAX
+        )
+        proposed = request.proposed_subprotocols
+        try:
+            if proposed and SUBPROTOCOL not in proposed:
+                body = f"cannot open the stream: it speaks only {SUBPROTOCOL}\n".encode()
+                await request.reject(400, body=body)
+                return None
+            return await request.accept(subprotocol=SUBPROTOCOL if proposed else None)
+        except ConnectionClosed:
+            return None
+    return None
+
+
+async def _converse(
+    websocket: WebSocketConnection, wire: _InTurn, subscriber: Subscriber, frames: Frames
+) -> None:
+    try:
+        with trio.fail_after(HANDSHAKE_SECONDS):
+            hello = _read_hello(await websocket.get_message())
+        session = _Session.begin(hello, subscriber, frames, wire)
+        if isinstance(session, Refused):
+            await wire.send_text(codec.encode(session))
+            with trio.move_on_after(CLOSE_SECONDS):
+                await websocket.aclose(_POLICY_VIOLATION, "refused")
+            return
+    except (
+        ConnectionClosed,
+        trio.BrokenResourceError,
+        trio.ClosedResourceError,
+        trio.TooSlowError,
+    ):
+        return
+    async with trio.open_nursery() as nursery:
+        for part in _parts(websocket, session, hello):
+            nursery.start_soon(_as_long_as_heard, part, nursery.cancel_scope)
+
+
+def _parts(
+    websocket: WebSocketConnection, session: _Session, hello: Hello | Refused
+) -> list[Callable[[], Awaitable[None]]]:
+    """What a session does at once."""
+    assert isinstance(hello, Hello)
+    parts: list[Callable[[], Awaitable[None]]] = [
+        functools.partial(_until_closed, websocket),
+        functools.partial(session.run, snapshot=hello.snapshot),
+    ]
+    if hello.samples and session.subscriber.samples:
+        parts.append(functools.partial(_send_samples, session.subscriber.samples, session.wire))
+    return parts
+
+
+async def _as_long_as_heard(part: Callable[[], Awaitable[None]], session: trio.CancelScope) -> None:
+    """Run ``part``; when the client has gone, or reads nothing any more, end the session."""
+    try:
+        await part()
+    except (ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
+        session.cancel()
+
+
+def _read_hello(message: str | bytes) -> Hello | Refused:
+    try:
+        hello = codec.decode(message)
+    except codec.MalformedMessageError as error:
+        return _refused(f"cannot open the stream: {error}")
+    if not isinstance(hello, Hello):
+        return _refused("cannot open the stream: the first message is a hello")
+    if hello.version < 1:
+        return _refused(f"cannot open the stream: there is no version {hello.version}")
+    return hello
+
+
+def _refused(message: str, hint: str = "") -> Refused:
+    return Refused(ErrorKind.INVALID_ARGUMENT, message, hint)
+
+
+async def _until_closed(websocket: WebSocketConnection) -> None:
+    """Read, and forget, whatever else the client says, until it leaves: ConnectionClosed."""
+    while True:
+        await websocket.get_message()
+
+
+@attrs.define(eq=False)
+class _Newest:
+    """The newest sample, and how many before it were never sent."""
+
+    sample: object = None
+    skipped: int = 0
+    fresh: trio.Event = attrs.field(factory=trio.Event)
+
+    def put(self, sample: object) -> None:
+        if self.fresh.is_set():
+            self.skipped += 1
+        self.sample = sample
+        self.fresh.set()
+
+    async def take(self) -> Sample:
+        await self.fresh.wait()
+        self.fresh = trio.Event()
+        fields: Mapping[str, object] = codec.converter().unstructure(self.sample)
+        taken, self.skipped = Sample(fields, self.skipped), 0
+        return taken
+
+
+async def _send_samples(samples: Callable[[], AsyncIterator[object]], wire: _InTurn) -> None:
+    newest = _Newest()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_take_samples, samples, newest)
+        while True:
+            sample = await newest.take()
+            try:
+                await wire.send_text(codec.encode(sample))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                break
+        nursery.cancel_scope.cancel()
+    raise trio.BrokenResourceError
+
+
+async def _take_samples(samples: Callable[[], AsyncIterator[object]], newest: _Newest) -> None:
+    iterator = samples()
+    if isinstance(iterator, AsyncGenerator):
+        async with aclosing(iterator):
+            async for sample in iterator:
+                newest.put(sample)
+        return
+    async for sample in iterator:
+        newest.put(sample)
+
+
+@attrs.define(eq=False)
+class _Session:
+    """The events of one subscriber. ``told`` is the last place the client knows of, ``after`` the one we are at."""
+
+    wire: _InTurn
+    frames: Frames
+    subscriber: Subscriber
+    wish: Wish
+    version: int
+    after: int
+    tolerated: int
+    gone: bool
+    told: int
+    caught_up: bool = False
+    spoke: float = 0.0
+
+    @classmethod
+    def begin(
+        cls, hello: Hello | Refused, subscriber: Subscriber, frames: Frames, wire: _InTurn
+    ) -> _Session | Refused:
+        """The session the hello asks for, or why there cannot be one."""
+        if isinstance(hello, Refused):
+            return hello
+        events, gone = frames.events, False
+        forgotten = events.first_seq(subscriber.visible_to) - 1
+        try:
+            start = parse_start(hello.from_)
+        except ValueError as error:
+            return _refused(f"cannot open the stream: {error}", "now and oldest will do, too")
+        if start is Anchor.NOW:
+            after = events.last_seq
+        elif start is Anchor.OLDEST:
+            after = 0
+        elif start.epoch != events.epoch:  # another journal: none of this one has been seen
+            after, gone = 0, True
+        elif start.seq > events.last_seq:
+            return _refused(
+                f"cannot open the stream: {hello.from_} has not happened yet",
+                f"the newest is {events.cursor}",
+            )
+        else:
+            after, forgotten = start.seq, min(forgotten, start.seq)
+        wish = Wish(subscriber.visible_to, hello.want)
+        version = min(hello.version, VERSION)
+        return cls(wire, frames, subscriber, wish, version, after, forgotten, gone, after)
+
+    async def run(self, *, snapshot: bool) -> None:
+        """Tell until cancelled.
+
+        Raises:
+            trio.BrokenResourceError: The client cannot be told any more.
+        """
+        events = self.frames.events
+        first_seq = events.first_seq(self.wish.visible_to)
+        await self._say(Welcome(self.version, events.epoch, first_seq, events.last_seq))
+        if self.gone:
+            await self._say(Gone(first_seq))
+        if snapshot and self.subscriber.snapshot:
+            seq = events.last_seq
+            await self._say(Snapshot(seq, await self.subscriber.snapshot()))
+        while True:
+            await self._tell_page()
+
+    async def _tell_page(self) -> None:
+        frame = await self.frames.batch(self.after, self.wish)
+        if frame.first_seq - 1 > max(self.after, self.tolerated):
+            await self._say(Gone(frame.first_seq))
+            self.after = self.told = self.tolerated = frame.first_seq - 1
+            return
+        if frame.json:
+            await self._say_place()
+            await self.wire.send_text(frame.json)
+            self.spoke, self.told = trio.current_time(), frame.upto
+        at_end, self.after = frame.upto == self.after, frame.upto
+        if at_end and not self.caught_up:
+            self.caught_up = True
+            await self._say(Bookmark(self.after))
+            self.told = self.after
+        if at_end:
+            await self._rest()
+
+    async def _rest(self) -> None:
+        """At the end of the journal: wait for more, giving signs of life."""
+        events = self.frames.events
+        with trio.move_on_at(self.spoke + events.config.bookmark_seconds):
+            await events.wait_beyond(self.after)
+        if trio.current_time() >= self.spoke + events.config.bookmark_seconds:
+            await self._say(Bookmark(self.after))
+            self.told = self.after
+
+    async def _say_place(self) -> None:
+        """Where nothing was wanted for a while, the client has not heard how far we are."""
+        if self.told != self.after:
+            await self._say(Bookmark(self.after))
+            self.told = self.after
+
+    async def _say(self, message: codec.Message) -> None:
+        await self.wire.send_text(codec.encode(message))
+        self.spoke = trio.current_time()
