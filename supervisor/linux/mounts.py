@@ -30,6 +30,7 @@ from supervisor.errors import (
 )
 from supervisor.linux.idmap import IdMap, map_text
 from supervisor.linux.spawner import Credentials, Spawner
+from supervisor.linux.spawner_wire import JSON
 
 KINDS: dict[int, type[BakehouseError]] = {
     errno.EPERM: PermissionDenied,
@@ -90,9 +91,9 @@ async def network_namespace(spawner: Spawner, pin: Path, user_pin: Path | None) 
     It belongs to the user namespace pinned at ``user_pin``, or with None to the host's. One that is pinned already is
     kept as it is.
     """
-    arguments = {"pin": str(pin), "user_pin": str(user_pin) if user_pin else ""}
+    arguments: dict[str, JSON] = {"pin": str(pin), "user_pin": str(user_pin or "")}
     with told_as(f"make the network namespace {pin}"):
-        await spawner.call("network_namespace", {**arguments})
+        await spawner.call("network_namespace", arguments)
 
 
 async def open_namespace(spawner: Spawner, pin: Path) -> int:
@@ -122,12 +123,17 @@ async def idmapped_view(
     The mount is ``nodev`` and private, and not recursive. A target that is mounted already is left alone, so its name
     must tell its map. An identity map gives a plain bind.
     """
-    arguments = {"source": str(source), "target": str(target), "read_only": read_only}
+    arguments: dict[str, JSON] = {
+        "source": str(source),
+        "target": str(target),
+        "read_only": read_only,
+        **_maps(id_map),
+    }
     with told_as(f"show {source} at {target}"):
-        await spawner.call("idmapped_view", {**arguments, **_maps(id_map)})
+        await spawner.call("idmapped_view", arguments)
 
 
-async def overlay(  # noqa: PLR0913  # one mount has that many parts
+async def overlay(  # noqa: PLR0913, PLR0917  # one mount has that many parts
     spawner: Spawner,
     layers_view: Path,
     lowers: Sequence[str],
@@ -141,15 +147,18 @@ async def overlay(  # noqa: PLR0913  # one mount has that many parts
     """Afterwards an overlay is mounted at ``target``; one that was is left alone.
 
     Args:
+        spawner: Does it.
         layers_view: Where the lowers are.
         lowers: Their names below ``layers_view``, topmost first.
         upper: Takes what is written; None (with ``work`` None) for a mount that cannot be written, of two lowers or more.
         work: An empty directory on the same mount as ``upper``. After a volatile mount that was not taken down, the
             kernel refuses it (InvalidArgument) until it is made anew.
+        target: The mount point; made when it is not there.
+        read_only: Nobody may write, also where there is an upper.
         volatile: Nothing is written back at unmount; a crash of the host may lose all of it.
         devices: Device nodes in the layers work. Only for containers that are not remapped.
     """
-    arguments = {
+    arguments: dict[str, JSON] = {
         "layers_view": str(layers_view),
         "upper": str(upper) if upper else "",
         "work": str(work) if work else "",
@@ -157,9 +166,10 @@ async def overlay(  # noqa: PLR0913  # one mount has that many parts
         "volatile": volatile,
         "read_only": read_only,
         "devices": devices,
+        "lowers": list(lowers),
     }
     with told_as(f"mount the root file system {target}"):
-        await spawner.call("overlay", {**arguments, "lowers": list(lowers)})
+        await spawner.call("overlay", arguments)
 
 
 async def unmount(spawner: Spawner, target: Path) -> None:
@@ -185,6 +195,72 @@ async def open_in_mounts(spawner: Spawner, path: Path) -> int:
         return (await spawner.call("open_directory", {"path": str(path)})).fds[0]
 
 
+async def grant_path(  # noqa: PLR0913  # every one of them decides
+    spawner: Spawner,
+    path: str,
+    credentials: Credentials,
+    writable: bool,
+    create: bool,
+    target: Path,
+    *,
+    restricted: bool = True,
+    forbidden: Sequence[Path] = (),
+) -> GrantedPath:
+    """Afterwards the host's ``path``, as the caller could open it now, is mounted at ``target``, whatever was before.
+
+    Not recursive: what is mounted below ``path`` on the host is not shown.
+
+    Args:
+        spawner: Does it.
+        path: In the host's mount namespace; absolute, hostile.
+        credentials: The caller's; the kernel checks them.
+        writable: The caller must be able to write there; otherwise the mount is read-only.
+        create: Make missing directories, as the caller.
+        target: The mount point, made as a directory or file to match.
+        restricted: ``nosuid,nodev``; files and directories only, none of the kernel's. False for administrators.
+        forbidden: The daemon's own directories: neither they nor what is in them is granted.
+
+    Raises:
+        NotFound, PermissionDenied, InvalidArgument: As the caller would hear from the kernel.
+    """
+    arguments: dict[str, JSON] = {
+        "path": path,
+        "credentials": credentials.arguments(),
+        "writable": writable,
+        "create": create,
+        "target": str(target),
+        "restricted": restricted,
+        "forbidden": [str(one) for one in forbidden],
+    }
+    with told_as(f"mount {path!r}"):
+        answer = await spawner.call("grant", arguments)
+    match answer.value:
+        case {"kind": str(kind), "writable": bool(may_write)}:
+            return GrantedPath(kind, may_write)
+        case other:
+            raise TypeError(other)
+
+
+async def open_as(
+    spawner: Spawner, path: str, credentials: Credentials, flags: int, mode: int = 0o600
+) -> int:
+    """An fd of the host's ``path`` (absolute), opened with the caller's credentials; the caller of this closes it.
+
+    Regular files and directories only; never blocks on one. ``flags`` as for open(2); ``mode`` for ``O_CREAT``.
+
+    Raises:
+        NotFound, PermissionDenied, InvalidArgument: As the caller would hear from the kernel.
+    """
+    arguments: dict[str, JSON] = {
+        "path": path,
+        "credentials": credentials.arguments(),
+        "flags": flags,
+        "mode": mode if flags & os.O_CREAT else 0,
+    }
+    with told_as(f"open {path!r}"):
+        return (await spawner.call("open_as", arguments)).fds[0]
+
+
 async def release_mounts(spawner: Spawner, roots: Sequence[Path] = ()) -> None:
     """Take M down at a clean stop, when nothing runs any more: afterwards the host holds no mount of ours.
 
@@ -195,5 +271,5 @@ async def release_mounts(spawner: Spawner, roots: Sequence[Path] = ()) -> None:
         await spawner.call("release", {"roots": [str(root) for root in roots]})
 
 
-def _maps(id_map: IdMap) -> dict[str, str]:
+def _maps(id_map: IdMap) -> dict[str, JSON]:
     return {"uid_map": map_text(id_map.uids), "gid_map": map_text(id_map.gids)}

@@ -34,7 +34,7 @@ PIPE_READ_BYTES = 65_536
 STDIO = (0, 1, 2)
 
 
-class SpawnerGone(RuntimeError):
+class SpawnerGone(RuntimeError):  # noqa: N818  # it is what happened
     """The helper ended by itself. Not an expected failure: the daemon crashes and recovers."""
 
 
@@ -209,8 +209,8 @@ class Spawner:
         self,
         command: Command,
         *,
-        input: bytes = b"",
-        output_bytes_max: int = 1 << 20,  # noqa: A002
+        input: bytes = b"",  # noqa: A002
+        output_bytes_max: int = 1 << 20,
     ) -> Completed:
         """Run a command to its end; its ``stdin``, ``stdout`` and ``stderr`` are replaced by pipes of ours.
 

@@ -77,7 +77,9 @@ def _become(arguments: Arguments, fds: Sequence[int], surroundings: Surroundings
     argv = texts(arguments, "argv")
     environment = arguments["env"]
     assert isinstance(environment, dict)
-    os.execvpe(argv[0], argv, {name: str(value) for name, value in environment.items()})
+    os.execvpe(  # noqa: S606  # no shell is the point
+        argv[0], argv, {name: str(value) for name, value in environment.items()}
+    )
 
 
 def restore_signals() -> None:

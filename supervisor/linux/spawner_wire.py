@@ -16,7 +16,7 @@ import socket
 from collections.abc import Sequence
 from typing import TypeAlias
 
-JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 Message: TypeAlias = dict[str, JSON]
 
 PACKET_BYTES_MAX = 65_536

@@ -36,6 +36,7 @@ UMOUNT_NOFOLLOW = 8
 
 AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
+AT_EACCESS = 0x200
 AT_NO_AUTOMOUNT = 0x800
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
@@ -70,6 +71,7 @@ _OPEN_TREE = 428
 _MOVE_MOUNT = 429
 _CLOSE_RANGE = 436
 _OPENAT2 = 437
+_FACCESSAT2 = 439
 _MOUNT_SETATTR = 442
 _STATX_ATTR_MOUNT_ROOT = 0x2000
 _STATX_BASIC_STATS = 0x7FF
@@ -99,20 +101,20 @@ _libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
 
 
 class _MountAttr(ctypes.Structure):
-    _fields_ = (
+    _fields_ = [  # type: ignore[mutable-override]  # ctypes' own way
         ("attr_set", ctypes.c_uint64),
         ("attr_clr", ctypes.c_uint64),
         ("propagation", ctypes.c_uint64),
         ("userns_fd", ctypes.c_uint64),
-    )
+    ]
 
 
 class _OpenHow(ctypes.Structure):
-    _fields_ = (
+    _fields_ = [  # type: ignore[mutable-override]  # ctypes' own way
         ("flags", ctypes.c_uint64),
         ("mode", ctypes.c_uint64),
         ("resolve", ctypes.c_uint64),
-    )
+    ]
 
 
 def _checked(result: int, *what: str) -> int:
@@ -133,7 +135,7 @@ def unshare(kinds: int) -> None:
 
 
 def mount(source: str, target: str, filesystem: str = "", flags: int = 0, data: str = "") -> None:
-    """mount(2); empty strings are passed as NULL."""
+    """Mount; empty strings are passed as NULL. See the manual page of the same name."""
     _checked(
         _libc.mount(
             os.fsencode(source) or None,
@@ -147,12 +149,12 @@ def mount(source: str, target: str, filesystem: str = "", flags: int = 0, data: 
 
 
 def umount(target: str, flags: int = UMOUNT_NOFOLLOW) -> None:
-    """umount2(2)."""
+    """Unmount one mount."""
     _checked(_libc.umount2(os.fsencode(target), flags), target)
 
 
 def prctl(option: int, argument: int) -> None:
-    """prctl(2) with one number."""
+    """Set something about this process, with one number."""
     _checked(_libc.prctl(option, argument, 0, 0, 0), "prctl")
 
 
@@ -204,7 +206,7 @@ def mount_setattr(mount_fd: int, attributes: int, propagation: int = 0, userns_f
 
 
 def openat2(directory_fd: int, path: str, flags: int, mode: int = 0, resolve: int = 0) -> int:
-    """openat2(2), always close-on-exec; kernel 5.6.
+    """Open as the call of the same name does, always close-on-exec; kernel 5.6.
 
     Raises:
         BlockingIOError: A rename or mount raced with a ``..`` in a scoped resolution: try again.
@@ -252,3 +254,27 @@ def filesystem_magic(fd: int) -> int:
     buffer = ctypes.create_string_buffer(256)
     _checked(_libc.fstatfs(fd, buffer), "fstatfs")
     return int.from_bytes(buffer.raw[0:8], "little") & 0xFFFFFFFF
+
+
+def getsockopt(fd: int, level: int, option: int, bytes_max: int) -> bytes:
+    """An option of any length: Python's own stops at 1,024 bytes."""
+    buffer = ctypes.create_string_buffer(bytes_max)
+    length = ctypes.c_uint32(bytes_max)
+    _checked(_libc.getsockopt(fd, level, option, buffer, ctypes.byref(length)), "getsockopt")
+    return buffer.raw[: length.value]
+
+
+def may_access(fd: int, mode: int) -> None:
+    """Ask whether this process's effective credentials may use what ``fd`` refers to (``os.W_OK`` …); kernel 5.8.
+
+    Raises:
+        OSError: They may not, or the mount is read-only.
+    """
+    number = _libc.syscall(
+        _long(_FACCESSAT2),
+        _long(fd),
+        ctypes.c_char_p(b""),
+        _long(mode),
+        _long(AT_EMPTY_PATH | AT_EACCESS),
+    )
+    _checked(number, "faccessat2")

@@ -1,0 +1,222 @@
+"""Errands that touch the host's files with a caller's credentials. Standard library only.
+
+The confused deputy is kept out like this: a child stands in the host's mount namespace, holds no fd of ours, *is* the
+caller, and opens the path itself; the kernel decides. Root then works on the fd it hands over, never on the path again, so
+that nothing can be swapped in between.
+
+- Opened for reading: ``O_PATH`` on what one may not read succeeds, and proves nothing.
+- Looked at with ``O_PATH`` first: opening some devices does something, opening a FIFO waits.
+- No magic links: ``/proc/<pid>/root`` leads anywhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from supervisor.linux import mount_namespace, spawner_command, syscall
+from supervisor.linux.errands import (
+    Arguments,
+    Done,
+    Surroundings,
+    errand,
+    flag,
+    number,
+    text,
+    texts,
+)
+from supervisor.linux.errands.filesystems import prepare_target
+from supervisor.linux.errands.namespaces import from_child
+
+KERNEL_FILESYSTEMS = frozenset(
+    {
+        0x9FA0,  # proc
+        0x62656572,  # sysfs
+        0x27E0EB,  # cgroup
+        0x63677270,  # cgroup2
+        0x64626720,  # debugfs
+        0x74726163,  # tracefs
+        0x73636673,  # securityfs
+        0xCAFE4A11,  # bpf
+        0x6E736673,  # nsfs
+        0xDE5E81E4,  # efivarfs
+        0x62656570,  # configfs
+        0x19800202,  # mqueue
+        0x6165676C,  # pstore
+    }
+)
+DIRECTORY_MODE = 0o755
+
+
+@errand("grant", forked=True)
+def _grant(arguments: Arguments, _: Sequence[int], surroundings: Surroundings) -> Done:
+    target, restricted = text(arguments, "target"), flag(arguments, "restricted")
+    writable = flag(arguments, "writable")
+    fd = from_child(lambda: _open_as_caller(arguments, surroundings))
+    kind = _kind(fd)
+    syscall.setns(surroundings.host_mounts_fd, syscall.CLONE_NEWNS)
+    if restricted:
+        _refuse_kernel_files(fd)
+    _refuse_own_files(fd, texts(arguments, "forbidden"))
+    mount_fd = syscall.open_tree("", syscall.OPEN_TREE_CLONE | syscall.AT_EMPTY_PATH, fd)
+    attributes = 0 if writable else syscall.MOUNT_ATTR_RDONLY
+    if restricted:
+        attributes |= syscall.MOUNT_ATTR_NOSUID | syscall.MOUNT_ATTR_NODEV
+    syscall.mount_setattr(mount_fd, attributes, syscall.MS_PRIVATE)
+    syscall.setns(surroundings.own_mounts_fd, syscall.CLONE_NEWNS)
+    if prepare_target(target, directory=kind == "directory"):
+        mount_namespace.unmount(target, syscall.UMOUNT_NOFOLLOW | syscall.MNT_DETACH)
+    syscall.move_mount(mount_fd, target)
+    return Done({"kind": kind, "writable": writable})
+
+
+@errand("open_as", forked=True)
+def _open_as(arguments: Arguments, _: Sequence[int], surroundings: Surroundings) -> Done:
+    path, flags = _absolute(arguments), number(arguments, "flags")
+
+    def work() -> int:
+        _become_caller(arguments, surroundings)
+        if flags & os.O_CREAT:
+            how = flags | os.O_NONBLOCK | os.O_NOCTTY
+            return syscall.openat2(
+                syscall.AT_FDCWD,
+                path,
+                how,
+                number(arguments, "mode"),
+                syscall.RESOLVE_NO_MAGICLINKS,
+            )
+        found = _look(path, flags & (os.O_NOFOLLOW | os.O_DIRECTORY))
+        if _kind(found) == "special":
+            raise OSError(errno.EACCES, "neither a file nor a directory")
+        return _reopen(found, flags & ~os.O_NOFOLLOW)
+
+    return Done(fds=(from_child(work),))
+
+
+def _open_as_caller(arguments: Arguments, surroundings: Surroundings) -> int:
+    """In a child that ends afterwards: what the caller may open there, and, if asked, write."""
+    path = _absolute(arguments)
+    restricted, writable = flag(arguments, "restricted"), flag(arguments, "writable")
+    _become_caller(arguments, surroundings)
+    try:
+        found = _look(path)
+    except FileNotFoundError:
+        if not flag(arguments, "create"):
+            raise
+        _make_directories(path)
+        found = _look(path)
+    match _kind(found):
+        case "directory":
+            fd = _reopen(found, os.O_RDONLY | os.O_DIRECTORY)
+            if writable:
+                syscall.may_access(fd, os.W_OK | os.X_OK)
+            return fd
+        case "file":
+            return _reopen(found, os.O_RDWR if writable else os.O_RDONLY)
+        case _ if restricted:
+            raise OSError(errno.EACCES, "neither a file nor a directory")
+        case _:
+            syscall.may_access(found, os.R_OK | (os.W_OK if writable else 0))
+            return found
+
+
+def _become_caller(arguments: Arguments, surroundings: Surroundings) -> None:
+    """In a child: the host's mounts, the caller's credentials, and none of the spawner's other fds.
+
+    The reply's socket stays, but nobody of the caller's uid can trace us to reach it.
+    """
+    credentials = arguments["credentials"]
+    assert isinstance(credentials, dict)
+    parent = os.getppid()
+    syscall.setns(surroundings.host_mounts_fd, syscall.CLONE_NEWNS)
+    os.chdir("/")
+    spawner_command.drop_to(credentials)
+    spawner_command.die_with(parent)
+
+
+def _absolute(arguments: Arguments) -> str:
+    path = text(arguments, "path")
+    if not path.startswith("/"):
+        raise OSError(errno.EINVAL, "the path is not absolute")
+    return path
+
+
+def _look(path: str, flags: int = 0) -> int:
+    resolve = syscall.RESOLVE_NO_MAGICLINKS
+    return syscall.openat2(syscall.AT_FDCWD, path, os.O_PATH | flags, 0, resolve)
+
+
+def _reopen(found: int, flags: int) -> int:
+    """Open what was looked at, whatever has its name by now."""
+    extra = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        return os.open(f"/proc/self/fd/{found}", flags | extra)
+    finally:
+        os.close(found)
+
+
+def _make_directories(path: str) -> None:
+    """As ``mkdir -p``, each in the directory that was opened, with this process's credentials."""
+    pure = Path(path)
+    try:
+        parent = _look(str(pure.parent), os.O_DIRECTORY)
+    except FileNotFoundError:
+        if pure.parent == pure:
+            raise
+        _make_directories(str(pure.parent))
+        parent = _look(str(pure.parent), os.O_DIRECTORY)
+    try:
+        os.mkdir(pure.name, DIRECTORY_MODE, dir_fd=parent)
+    except FileExistsError:
+        pass  # a link that leads nowhere, or made meanwhile: opening it tells
+    finally:
+        os.close(parent)
+
+
+def _kind(fd: int) -> str:
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISDIR(mode):
+        return "directory"
+    return "file" if stat.S_ISREG(mode) else "special"
+
+
+def _refuse_kernel_files(fd: int) -> None:
+    if syscall.filesystem_magic(fd) in KERNEL_FILESYSTEMS:
+        raise OSError(errno.EACCES, "the kernel's own files are not given to containers")
+
+
+def _refuse_own_files(fd: int, forbidden: Sequence[str]) -> None:
+    """The daemon's own directories and what is in them: by name, and by what each directory above really is."""
+    own = {(found.st_dev, found.st_ino) for found in map(_identity, forbidden) if found}
+    place = Path(os.readlink(f"/proc/self/fd/{fd}"))  # noqa: PTH115
+    named = any(place.is_relative_to(os.path.realpath(one)) for one in forbidden)
+    if named or (stat.S_ISDIR(os.fstat(fd).st_mode) and _is_below(fd, own)):
+        raise OSError(errno.EACCES, "it belongs to the daemon")
+
+
+def _identity(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)  # noqa: PTH116
+    except FileNotFoundError:
+        return None
+
+
+def _is_below(directory: int, own: set[tuple[int, int]]) -> bool:
+    here, last = os.dup(directory), (-1, -1)
+    try:
+        while True:
+            found = os.fstat(here)
+            identity = (found.st_dev, found.st_ino)
+            if identity in own:
+                return True
+            above = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=here)
+            os.close(here)
+            here = above
+            if identity == last:
+                return False
+            last = identity
+    finally:
+        os.close(here)
