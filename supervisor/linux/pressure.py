@@ -21,6 +21,7 @@ import trio
 
 from supervisor.errors import Unavailable
 
+READ_BYTES = 4_096
 WINDOW_MICROSECONDS = 2_000_000
 
 
@@ -64,10 +65,15 @@ def parse(text: str) -> Pressure:
 def read(path: Path | str) -> Pressure | None:
     """The pressure told by a file such as ``/proc/pressure/memory``; ``None`` where the kernel does not tell."""
     try:
-        text = Path(path).read_text()
-    except OSError:  # not there, or accounting is switched off (EOPNOTSUPP)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
         return None
-    return parse(text)
+    try:
+        return parse(os.read(fd, READ_BYTES).decode())
+    except OSError:  # accounting is switched off (EOPNOTSUPP)
+        return None
+    finally:
+        os.close(fd)
 
 
 class Trigger:

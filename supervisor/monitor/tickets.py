@@ -1,0 +1,158 @@
+"""Tickets: leave to start work, given in a fair order. With nobody in the way one costs microseconds.
+
+Words: *brief* work (a container's start) holds its ticket for milliseconds, *lasting* work (a build's step) until it
+ends. Each kind has a lane of its own, so that no start waits for somebody's long build.
+
+Rules: no holder of a ticket waits for another ticket. A wait ends with the turn or with the one who waits; either way
+nothing is left behind.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+import attrs
+import trio
+
+from protocol.events import AdmissionWait
+from protocol.samples import Waiting
+from supervisor.errors import BakehouseError, ResourceExhausted
+from supervisor.events.journal import Events
+from supervisor.monitor.admission import FairQueue, may_start
+from supervisor.monitor.detect import CALM, Verdict
+
+LONG_WAIT_SECONDS = 2.0
+WAITING_PER_OWNER_MAX = 1_000
+
+
+@attrs.define(eq=False)
+class _Waiter:
+    """One who waits. ``granted``: the ticket is theirs, also if they no longer want it."""
+
+    turn: trio.Event = attrs.field(factory=trio.Event)
+    granted: bool = False
+
+
+class Lane:
+    """The tickets of one kind of work: who holds them, who waits."""
+
+    def __init__(self, tickets_max: int) -> None:
+        self.held: Counter[int] = Counter()
+        self.held_total = 0
+        self.queue: FairQueue[_Waiter] = FairQueue()
+        self._tickets_max = tickets_max
+        self._verdict = CALM
+
+    def may_take(self, owner: int) -> bool:
+        """Whether a ticket could be given to this owner now, were nobody else waiting."""
+        return may_start(
+            self._verdict.level,
+            held=self.held_total,
+            held_by_owner=self.held[owner],
+            tickets_max=self._tickets_max,
+        )
+
+    def take(self, owner: int) -> None:
+        """Note that the owner holds one more."""
+        self.held[owner] += 1
+        self.held_total += 1
+
+    def give_back(self, owner: int) -> None:
+        """Note that the owner holds one less, and give what is free to those whose turn it is."""
+        self.held[owner] -= 1
+        if not self.held[owner]:
+            del self.held[owner]
+        self.held_total -= 1
+        self.serve()
+
+    def judge(self, verdict: Verdict) -> None:
+        """Go by this verdict from now on."""
+        self._verdict = verdict
+        self.serve()
+
+    def serve(self) -> None:
+        """Give out what may be given."""
+        while served := self.queue.pop(self.may_take):
+            owner, waiter = served
+            self.take(owner)
+            waiter.granted = True
+            waiter.turn.set()
+
+    def why(self) -> str:
+        """Why one waits, in words."""
+        if self._verdict.level:
+            return f"the host is {self._verdict.level.word}: {self._verdict.reason}"
+        return f"{self.held_total} of {self._tickets_max} tickets are held"
+
+
+class Tickets:
+    """Both lanes."""
+
+    def __init__(
+        self,
+        events: Events,
+        tickets_max: int,
+        weight_of: Callable[[int], int],
+        wake: Callable[[], None],
+    ) -> None:
+        """``wake`` is called when somebody begins to wait: the host must be looked at often from then on."""
+        self._events = events
+        self._weight_of = weight_of
+        self._wake = wake
+        self._brief = Lane(tickets_max)
+        self._lasting = Lane(tickets_max)
+
+    @property
+    def count(self) -> Waiting:
+        """How many are held and how many are waited for."""
+        lanes = (self._brief, self._lasting)
+        return Waiting(
+            sum(lane.held_total for lane in lanes), sum(len(lane.queue) for lane in lanes)
+        )
+
+    def judge(self, verdict: Verdict) -> None:
+        """Go by this verdict from now on."""
+        self._brief.judge(verdict)
+        self._lasting.judge(verdict)
+
+    @asynccontextmanager
+    async def ticket(self, owner: int, what: str, *, lasting: bool) -> AsyncIterator[None]:
+        """Hold a ticket; see ``Monitor.ticket``."""
+        lane = self._lasting if lasting else self._brief
+        waited = ""
+        began = trio.current_time()
+        if not lane.queue.waiting(owner) and lane.may_take(owner):
+            lane.take(owner)
+        else:
+            waited = lane.why()
+            await self._wait(lane, owner, what)
+        try:
+            seconds = trio.current_time() - began
+            if waited and seconds >= LONG_WAIT_SECONDS:
+                data = AdmissionWait(what=what, seconds=round(seconds, 3), reason=waited)
+                with suppress(BakehouseError):  # what cannot be told must not stop the work
+                    await self._events.emit(data, owner=owner, subject="admission")
+            yield
+        finally:
+            lane.give_back(owner)
+
+    async def _wait(self, lane: Lane, owner: int, what: str) -> None:
+        """Wait for the turn; on return the ticket is held."""
+        if lane.queue.waiting(owner) >= WAITING_PER_OWNER_MAX:
+            raise ResourceExhausted(
+                f"cannot start {what}: {WAITING_PER_OWNER_MAX} pieces of your work wait already",
+                hint="try again when some of it is done",
+            )
+        waiter = _Waiter()
+        lane.queue.push(owner, self._weight_of(owner), waiter)
+        self._wake()
+        try:
+            await waiter.turn.wait()
+        except trio.Cancelled:
+            if waiter.granted:
+                lane.give_back(owner)
+            else:
+                lane.queue.remove(owner, waiter)
+            raise
