@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,9 +12,11 @@ import pytest
 import trio
 
 from protocol.client import Stream, StreamLostError, StreamRefusedError, open_follower, open_stream
+from protocol.codec import structure
 from protocol.events import ContainerStart
 from protocol.ids import Cursor
 from protocol.messages import Batch, Bookmark, Gone, Hello, Sample, Snapshot, Want, Welcome
+from protocol.samples import HostSample, OwnerSample, Usage
 from supervisor.api.native.stream import Subscriber, serve_stream
 from supervisor.api.streams import ReplayStream
 from supervisor.config import JournalConfig
@@ -42,7 +44,7 @@ class Host:
         await serve_stream(ReplayStream(stream, head), self.subscriber, self.frames)
 
     async def start(self, owner: int, count: int = 1) -> None:
-        def record(connection) -> None:  # type: ignore[no-untyped-def]
+        def record(connection: sqlite3.Connection) -> None:
             for _ in range(count):
                 self.events.record(connection, ContainerStart(pid=1), owner=owner, subject="c" * 64)
 
@@ -61,7 +63,7 @@ async def opened(folder: Path, config: JournalConfig = CONFIG) -> AsyncIterator[
             nursery.start_soon(trio.serve_listeners, host.serve, [trio.SocketListener(listening)])
             yield host
             nursery.cancel_scope.cancel()
-    os.unlink(path)
+    Path(path).unlink()  # noqa: ASYNC240  # at the end
 
 
 async def until(stream: Stream, seq: int) -> list[int]:
@@ -178,22 +180,38 @@ async def test_many_readers_cost_one_encoding(tmp_path: Path) -> None:
         assert host.frames.made - made <= 2
 
 
+@attrs.frozen
+class Looked:
+    """What a monitor yields."""
+
+    sample: HostSample
+    skipped: int = 0
+
+
 async def test_samples_and_a_snapshot_on_request(tmp_path: Path) -> None:
-    async def samples() -> AsyncGenerator[object, None]:
+    owners = tuple(OwnerSample(uid, 1, Usage()) for uid in (ALICE, BOB))
+    host_sample = HostSample(1, 1.0, 2, 0.5, 0.0, 0.0, 0.0, 100, 50, owners=owners)
+
+    async def samples() -> AsyncGenerator[Looked, None]:
         for number in range(3):
-            yield {"number": number}
+            yield Looked(host_sample, skipped=number)
             await trio.sleep(0.02)
+        await trio.sleep_forever()
 
     async def snapshot() -> dict[str, object]:
         await trio.lowlevel.checkpoint()
         return {"containers": [{"id": "c" * 64}]}
 
     async with opened(tmp_path) as host:
-        host.subscriber = Subscriber(None, samples, snapshot)
+        host.subscriber = Subscriber(ALICE, samples, snapshot)
         async with open_stream(host.path, samples=True, snapshot=True) as stream:
-            messages = [await anext(stream) for _ in range(8)]
+            messages = [await anext(stream) for _ in range(6)]
         assert Snapshot(0, {"containers": [{"id": "c" * 64}]}) in messages
-        assert [m.sample["number"] for m in messages if isinstance(m, Sample)] == [0, 1, 2]
+        told = [message for message in messages if isinstance(message, Sample)]
+        assert [message.skipped for message in told] == [0, 1, 2]
+        seen = [structure(message.sample, HostSample) for message in told]
+        assert seen == [host_sample.visible_to(ALICE)] * 3
+        assert [owner.owner for owner in seen[0].owners] == [ALICE]
 
 
 async def test_a_follower_comes_back_by_its_cursor(tmp_path: Path) -> None:

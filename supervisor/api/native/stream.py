@@ -12,8 +12,8 @@ is open during a send; ``after`` of a batch is always what the client was told l
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Protocol
 
 import attrs
 import trio
@@ -38,6 +38,7 @@ from protocol.messages import (
     Snapshot,
     Welcome,
 )
+from protocol.samples import HostSample
 from supervisor.api.streams import ReplayStream
 from supervisor.events.frames import Frames, Wish
 
@@ -50,18 +51,28 @@ _LENGTH_7_BITS, _LENGTH_16_BITS = 125, 0xFFFF
 _POLICY_VIOLATION = 1008
 
 
+class Sampled(Protocol):
+    """A sample, and how many before it the reader was too late for."""
+
+    @property
+    def sample(self) -> HostSample: ...  # noqa: D102
+
+    @property
+    def skipped(self) -> int: ...  # noqa: D102
+
+
 @attrs.frozen
 class Subscriber:
     """For whom a session is, and what it can be told beside events.
 
     Attributes:
         visible_to: The host uid whose events may be seen; None for an admin, who sees all.
-        samples: Resource samples, of what this subscriber may see, newest first when it is slow.
+        samples: All resource samples from now on, the newest first for a reader that is late.
         snapshot: What there is now, of what this subscriber may see: lists by kind.
     """
 
     visible_to: int | None
-    samples: Callable[[], AsyncIterator[object]] | None = None
+    samples: Callable[[], AsyncIterator[Sampled]] | None = None
     snapshot: Callable[[], Awaitable[Mapping[str, object]]] | None = None
 
 
@@ -157,6 +168,7 @@ async def _converse(
             with trio.move_on_after(CLOSE_SECONDS):
                 await websocket.aclose(_POLICY_VIOLATION, "refused")
             return
+        await session.greet()
     except (
         ConnectionClosed,
         trio.BrokenResourceError,
@@ -179,7 +191,7 @@ def _parts(
         functools.partial(session.run, snapshot=hello.snapshot),
     ]
     if hello.samples and session.subscriber.samples:
-        parts.append(functools.partial(_send_samples, session.subscriber.samples, session.wire))
+        parts.append(functools.partial(_send_samples, session.subscriber, session.wire))
     return parts
 
 
@@ -213,51 +225,15 @@ async def _until_closed(websocket: WebSocketConnection) -> None:
         await websocket.get_message()
 
 
-@attrs.define(eq=False)
-class _Newest:
-    """The newest sample, and how many before it were never sent."""
-
-    sample: object = None
-    skipped: int = 0
-    fresh: trio.Event = attrs.field(factory=trio.Event)
-
-    def put(self, sample: object) -> None:
-        if self.fresh.is_set():
-            self.skipped += 1
-        self.sample = sample
-        self.fresh.set()
-
-    async def take(self) -> Sample:
-        await self.fresh.wait()
-        self.fresh = trio.Event()
-        fields: Mapping[str, object] = codec.converter().unstructure(self.sample)
-        taken, self.skipped = Sample(fields, self.skipped), 0
-        return taken
-
-
-async def _send_samples(samples: Callable[[], AsyncIterator[object]], wire: _InTurn) -> None:
-    newest = _Newest()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_take_samples, samples, newest)
-        while True:
-            sample = await newest.take()
-            try:
-                await wire.send_text(codec.encode(sample))
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                break
-        nursery.cancel_scope.cancel()
-    raise trio.BrokenResourceError
-
-
-async def _take_samples(samples: Callable[[], AsyncIterator[object]], newest: _Newest) -> None:
-    iterator = samples()
-    if isinstance(iterator, AsyncGenerator):
-        async with aclosing(iterator):
-            async for sample in iterator:
-                newest.put(sample)
-        return
-    async for sample in iterator:
-        newest.put(sample)
+async def _send_samples(subscriber: Subscriber, wire: _InTurn) -> None:
+    """Tell each sample as its subscriber may see it. A slow one comes back later, for the newest."""
+    assert subscriber.samples is not None
+    async for tick in subscriber.samples():
+        seen = tick.sample
+        if subscriber.visible_to is not None:
+            seen = seen.visible_to(subscriber.visible_to)
+        fields: Mapping[str, object] = codec.converter().unstructure(seen)
+        await wire.send_text(codec.encode(Sample(fields, tick.skipped)))
 
 
 @attrs.define(eq=False)
@@ -306,19 +282,22 @@ class _Session:
         version = min(hello.version, VERSION)
         return cls(wire, frames, subscriber, wish, version, after, forgotten, gone, after)
 
+    async def greet(self) -> None:
+        """Say what there is, and what is lost of what was asked for."""
+        events = self.frames.events
+        first_seq = events.first_seq(self.wish.visible_to)
+        await self._say(Welcome(self.version, events.epoch, first_seq, events.last_seq))
+        if self.gone:
+            await self._say(Gone(first_seq))
+
     async def run(self, *, snapshot: bool) -> None:
         """Tell until cancelled.
 
         Raises:
             trio.BrokenResourceError: The client cannot be told any more.
         """
-        events = self.frames.events
-        first_seq = events.first_seq(self.wish.visible_to)
-        await self._say(Welcome(self.version, events.epoch, first_seq, events.last_seq))
-        if self.gone:
-            await self._say(Gone(first_seq))
         if snapshot and self.subscriber.snapshot:
-            seq = events.last_seq
+            seq = self.frames.events.last_seq
             await self._say(Snapshot(seq, await self.subscriber.snapshot()))
         while True:
             await self._tell_page()
