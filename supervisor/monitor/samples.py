@@ -233,7 +233,9 @@ def _containers(before: Reading | None, now: Reading) -> tuple[ContainerSample, 
 
 def _owners(before: Reading | None, now: Reading) -> tuple[OwnerSample, ...]:
     groups = {who.owner: owner_group(group) for group, who in now.census.items()}
-    running = [who.owner for who in now.census.values() if who.container_id]
+    running = [
+        who.owner for group, who in now.census.items() if who.container_id and group in now.groups
+    ]
     return tuple(
         OwnerSample(owner, running.count(owner), _usage_of(group, before, now))
         for owner, group in sorted(groups.items())

@@ -1,0 +1,174 @@
+"""Tickets on a real journal: order, lanes, cancellation, and what is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from protocol.samples import Waiting
+from supervisor.config import JournalConfig
+from supervisor.database.database import open_database
+from supervisor.errors import ResourceExhausted
+from supervisor.events.journal import Events, open_events
+from supervisor.monitor import tickets as module
+from supervisor.monitor.detect import CALM, Level, Verdict
+from supervisor.monitor.tickets import Tickets
+
+TIGHT = Verdict(Level.TIGHT, "work waited for memory")
+CRITICAL = Verdict(Level.CRITICAL, "everything waited for memory")
+
+
+@pytest.fixture
+async def events(tmp_path: Path) -> AsyncIterator[Events]:
+    async with open_database(tmp_path / "database.sqlite") as database:
+        async with open_events(database, JournalConfig()) as opened:
+            yield opened
+
+
+@asynccontextmanager
+async def opened(events: Events, tickets_max: int = 1) -> AsyncIterator[Tickets]:
+    tickets = Tickets(events, tickets_max, lambda _owner: 100, lambda: None)
+    yield tickets
+    assert tickets.count == Waiting(0, 0)
+
+
+async def hold(
+    tickets: Tickets, owner: int, order: list[int], go: trio.Event, *, lasting: bool = False
+) -> None:
+    async with tickets.ticket(owner, "work", lasting=lasting):
+        order.append(owner)
+        await go.wait()
+
+
+async def test_nobody_in_the_way_costs_microseconds(events: Events) -> None:
+    async with opened(events, 4) as tickets:
+        began = time.perf_counter()
+        for _ in range(1_000):
+            async with tickets.ticket(1, "work", lasting=False):
+                pass
+        assert (time.perf_counter() - began) / 1_000 < 0.000_5
+
+
+async def test_the_second_of_one_owner_waits_and_anothers_first_does_not(events: Events) -> None:
+    order: list[int] = []
+    go = trio.Event()
+    async with opened(events) as tickets, trio.open_nursery() as nursery:
+        for owner in (1, 1, 2):
+            nursery.start_soon(hold, tickets, owner, order, go)
+            await trio.testing.wait_all_tasks_blocked()
+        assert order == [1, 2]
+        assert tickets.count == Waiting(2, 1)
+        go.set()
+    assert order == [1, 2, 1]
+
+
+async def test_long_steps_do_not_keep_a_start_waiting(events: Events) -> None:
+    order: list[int] = []
+    go = trio.Event()
+    async with opened(events) as tickets, trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(partial(hold, tickets, 1, order, go, lasting=True))
+        await trio.testing.wait_all_tasks_blocked()
+        assert order == [1]
+        async with tickets.ticket(1, "a start", lasting=False):
+            pass
+        go.set()
+
+
+async def test_owners_take_turns(events: Events) -> None:
+    order: list[int] = []
+    go = trio.Event()
+    async with opened(events) as tickets:
+        tickets.judge(CRITICAL)
+        async with trio.open_nursery() as nursery:
+            async with tickets.ticket(9, "first", lasting=False):
+                for owner in (1, 1, 1, 2, 3):
+                    nursery.start_soon(hold, tickets, owner, order, go)
+                    await trio.testing.wait_all_tasks_blocked()
+                assert order == []
+                assert tickets.count == Waiting(1, 5)
+                go.set()
+    assert order == [1, 2, 3, 1, 1]
+
+
+async def test_calm_again_lets_all_in_at_once(events: Events) -> None:
+    order: list[int] = []
+    go = trio.Event()
+    async with opened(events, 8) as tickets, trio.open_nursery() as nursery:
+        tickets.judge(TIGHT)
+        for owner in (1, 1, 2):
+            nursery.start_soon(hold, tickets, owner, order, go)
+            await trio.testing.wait_all_tasks_blocked()
+        assert order == [1, 2]
+        tickets.judge(CALM)
+        await trio.testing.wait_all_tasks_blocked()
+        assert order == [1, 2, 1]
+        go.set()
+
+
+@pytest.mark.parametrize("granted_too", [False, True])
+async def test_who_is_cancelled_leaves_nothing_behind(events: Events, granted_too: bool) -> None:
+    order: list[int] = []
+    go = trio.Event()
+    go.set()
+    async with opened(events) as tickets:
+        async with trio.open_nursery() as nursery:
+            async with tickets.ticket(1, "first", lasting=False):
+                with trio.CancelScope() as scope:
+                    async with trio.open_nursery() as inner:
+                        inner.start_soon(hold, tickets, 1, order, go)
+                        await trio.testing.wait_all_tasks_blocked()
+                        scope.cancel()
+                        if granted_too:
+                            tickets.judge(CALM)
+                            tickets._brief.give_back(
+                                1
+                            )  # the turn comes in the moment of cancelling
+                            tickets._brief.take(1)
+                assert order == []
+                nursery.start_soon(hold, tickets, 1, order, go)
+                await trio.testing.wait_all_tasks_blocked()
+        assert order == [1]
+
+
+async def test_far_too_much_waiting_is_refused(
+    events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "WAITING_PER_OWNER_MAX", 1)
+    order: list[int] = []
+    go = trio.Event()
+    async with opened(events) as tickets, trio.open_nursery() as nursery:
+        nursery.start_soon(hold, tickets, 1, order, go)
+        nursery.start_soon(hold, tickets, 1, order, go)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(ResourceExhausted, match="cannot start container web"):
+            async with tickets.ticket(1, "container web", lasting=False):
+                pass
+        go.set()
+
+
+async def test_only_long_waits_are_told(events: Events, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def wait_behind(tickets: Tickets) -> None:
+        order: list[int] = []
+        go = trio.Event()
+        go.set()
+        async with trio.open_nursery() as nursery:
+            async with tickets.ticket(1, "first", lasting=False):
+                nursery.start_soon(hold, tickets, 1, order, go)
+                await trio.testing.wait_all_tasks_blocked()
+                await trio.sleep(0.02)
+
+    async with opened(events) as tickets:
+        before = events.last_seq
+        await wait_behind(tickets)
+        assert events.last_seq == before
+        monkeypatch.setattr(module, "LONG_WAIT_SECONDS", 0.01)
+        await wait_behind(tickets)
+        assert events.last_seq == before + 1
