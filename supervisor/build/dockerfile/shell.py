@@ -114,6 +114,17 @@ def expand(
     return _Evaluation(variables, work or Work()).text(parse(word, escape))
 
 
+def expand_text(
+    text: str, variables: Mapping[str, str], escape: str = "\\", work: Work | None = None
+) -> str:
+    """A here-document's body with its variables replaced; quotes stay, an escape only frees ``$`` and itself.
+
+    Raises:
+        Unexpandable: As :func:`expand`.
+    """
+    return _Evaluation(variables, work or Work()).text(_Reader(text, escape).body())
+
+
 def expand_words(
     word: str, variables: Mapping[str, str], escape: str = "\\", work: Work | None = None
 ) -> list[str]:
@@ -176,6 +187,24 @@ class _Reader:
             found.extend(self._special(mark, depth))
         if plain:
             found.append(Literal("".join(plain), quoted=False))
+        return tuple(found)
+
+    def body(self) -> tuple[Part, ...]:
+        """The parts of a text that is not a word: only variables and escapes mean something in it."""
+        found: list[Part] = []
+        while self.at < len(self.word):
+            if self.word[self.at] == "$":
+                found.append(self._dollar(0, quoted=True))
+                continue
+            start = self.at
+            while self.at < len(self.word) and self.word[self.at] != "$":
+                freed = self.word[self.at + 1 : self.at + 2]
+                if self.word[self.at] == self.escape and freed and freed in {"$", self.escape}:
+                    found.append(Literal(self.word[start : self.at], quoted=True))
+                    start = self.at + 1
+                    self.at += 1
+                self.at += 1
+            found.append(Literal(self.word[start : self.at], quoted=True))
         return tuple(found)
 
     def _special(self, mark: str, depth: int) -> list[Part]:
