@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -284,6 +284,7 @@ async def open_monitor(
     *,
     census: Census = _nobody,
     weight_of: Callable[[int], int] = _equal,
+    triggers: Sequence[tuple[str, bool, int]] = TRIGGERS,
 ) -> AsyncIterator[Monitor]:
     """Begin to look. Open means there is a first sample of the host.
 
@@ -293,12 +294,13 @@ async def open_monitor(
         config: How often, and which marks.
         census: See :meth:`Monitor.watch`.
         weight_of: An owner's weight in admission; 100 is normal.
+        triggers: What wakes the loop early.
     """
     monitor = Monitor(events, cgroups, config, weight_of)
     monitor.watch(census)
     async with trio.open_nursery() as nursery:
         await nursery.start(monitor.run)
-        for resource, full, stalled in TRIGGERS:
+        for resource, full, stalled in triggers:
             nursery.start_soon(_trigger, monitor, resource, full, stalled)
         yield monitor
         nursery.cancel_scope.cancel()

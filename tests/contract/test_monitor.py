@@ -63,7 +63,7 @@ async def busy_container(groups: Cgroups) -> AsyncIterator[dict[str, Who]]:
 
 
 async def test_open_is_ready_and_idle_is_still(events: Events, groups: Cgroups) -> None:
-    async with open_monitor(events, groups, QUICK) as monitor:
+    async with open_monitor(events, groups, QUICK, triggers=()) as monitor:
         first = monitor.latest()
         assert first is not None
         assert first.memory_total_bytes > 0
@@ -100,7 +100,7 @@ async def test_a_reader_gets_rates_at_once_and_then_every_tick(
 async def test_a_late_reader_gets_the_newest_and_is_told_what_it_missed(
     events: Events, groups: Cgroups
 ) -> None:
-    async with open_monitor(events, groups, QUICK) as monitor:
+    async with open_monitor(events, groups, QUICK, triggers=()) as monitor:
         slow, quick = monitor.samples(), monitor.samples()
         await anext(slow)
         for _ in range(5):
@@ -111,7 +111,7 @@ async def test_a_late_reader_gets_the_newest_and_is_told_what_it_missed(
 
 
 async def test_all_readers_share_one_look(events: Events, groups: Cgroups) -> None:
-    async with open_monitor(events, groups, QUICK) as monitor:
+    async with open_monitor(events, groups, QUICK, triggers=()) as monitor:
         seen: list[int] = []
 
         async def read() -> None:
@@ -124,7 +124,7 @@ async def test_all_readers_share_one_look(events: Events, groups: Cgroups) -> No
 
 
 async def test_it_falls_still_when_nobody_reads_any_more(events: Events, groups: Cgroups) -> None:
-    async with open_monitor(events, groups, QUICK) as monitor:
+    async with open_monitor(events, groups, QUICK, triggers=()) as monitor:
         await anext(monitor.samples())
         await trio.sleep(0.5)
         ticks = monitor.ticks
@@ -134,7 +134,7 @@ async def test_it_falls_still_when_nobody_reads_any_more(events: Events, groups:
 
 
 async def test_one_group_by_itself(events: Events, groups: Cgroups) -> None:
-    async with busy_container(groups), open_monitor(events, groups, QUICK) as monitor:
+    async with busy_container(groups), open_monitor(events, groups, QUICK, triggers=()) as monitor:
         first = await monitor.sample("u1000/abc")
         await trio.sleep(0.1)
         second = await monitor.sample("u1000/abc")
