@@ -1,0 +1,348 @@
+"""Our records of containers and execs as Docker's JSON. Pure.
+
+Fields that mean nothing here are there all the same, with the value dockerd gives them when they are not used: clients
+are written against those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from supervisor.access.requests import MountKind
+from supervisor.api.docker.view_host import host_config
+from supervisor.api.http import JsonObject
+from supervisor.clock import NANOSECONDS_PER_SECOND, rfc3339
+from supervisor.runtime.status import ALIVE, Status
+
+if TYPE_CHECKING:
+    from supervisor.network.endpoints import Endpoint
+    from supervisor.runtime.records import ContainerRecord, ContainerState, ExecRecord, MountRecord
+
+ALL_ADDRESSES = "0.0.0.0"  # noqa: S104  # what Docker shows; nothing is bound here
+MINUTE, HOUR, DAY = 60, 3_600, 86_400
+WEEK, MONTH, YEAR = 7 * DAY, 30 * DAY, 365 * DAY
+SPOKEN = {
+    Status.CREATING: Status.CREATED,
+    Status.STARTING: Status.CREATED,
+    Status.REMOVED: Status.REMOVING,
+}
+"""Statuses Docker has no word for, by those it has."""
+
+
+@attrs.frozen
+class Seen:
+    """What is shown of one container.
+
+    Attributes:
+        volume_path: Where a volume, named, lies on the host.
+        exec_ids: Of execs that run or may yet be started.
+        size_bytes: What the container has written, and all its files; None when not asked for.
+    """
+
+    record: ContainerRecord
+    state: ContainerState
+    endpoint: Endpoint | None
+    volume_path: Callable[[str], Path | str]
+    log_path: str = ""
+    exec_ids: tuple[str, ...] = ()
+    size_bytes: tuple[int, int] | None = None
+
+
+def inspect(seen: Seen) -> JsonObject:
+    """``GET /containers/{id}/json``."""
+    record = seen.record
+    whole: JsonObject = {
+        "Id": record.id,
+        "Created": rfc3339(record.created_ns),
+        "Path": record.args[0] if record.args else "",
+        "Args": list(record.args[1:]),
+        "State": state(seen.state),
+        "Image": record.image_id,
+        "ResolvConfPath": "",
+        "HostnamePath": "",
+        "HostsPath": "",
+        "LogPath": seen.log_path,
+        "Name": f"/{record.name}",
+        "RestartCount": 0,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": list(seen.exec_ids) or None,
+        "HostConfig": host_config(record.request),
+        "GraphDriver": {"Data": None, "Name": "overlay2"},
+        "Mounts": [mount(each, seen.volume_path) for each in record.mounts],
+        "Config": config(record),
+        "NetworkSettings": network_settings(record, seen.endpoint),
+    }
+    if seen.size_bytes is not None:
+        whole |= {"SizeRw": seen.size_bytes[0], "SizeRootFs": seen.size_bytes[1]}
+    return whole
+
+
+def state(state: ContainerState) -> JsonObject:
+    """``State`` of an inspected container."""
+    alive = state.status in ALIVE
+    return {
+        "Status": SPOKEN.get(state.status, state.status).value,
+        "Running": alive,
+        "Paused": state.status is Status.PAUSED,
+        "Restarting": False,
+        "OOMKilled": state.oom_killed,
+        "Dead": state.status is Status.DEAD,
+        "Pid": state.process.pid if alive and state.process else 0,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": rfc3339(state.started_ns),
+        "FinishedAt": rfc3339(state.finished_ns),
+    }
+
+
+def config(record: ContainerRecord) -> JsonObject:
+    """``Config``: the request over the image's defaults, as it was settled."""
+    request = record.request
+    whole: JsonObject = {
+        "Hostname": record.hostname,
+        "Domainname": request.domainname,
+        "User": record.user,
+        "AttachStdin": request.attach_stdin,
+        "AttachStdout": request.attach_stdout,
+        "AttachStderr": request.attach_stderr,
+        "ExposedPorts": {port: {} for port in record.exposed_ports},
+        "Tty": request.tty,
+        "OpenStdin": request.open_stdin,
+        "StdinOnce": request.stdin_once,
+        "Env": list(record.env),
+        "Cmd": _list(record.command),
+        "Image": record.image_reference,
+        "Volumes": {each.target: {} for each in record.mounts if each.anonymous} or None,
+        "WorkingDir": record.working_dir,
+        "Entrypoint": _list(record.entrypoint),
+        "OnBuild": None,
+        "Labels": dict(record.labels),
+        "StopSignal": record.stop_signal,
+    }
+    if request.stop_seconds is not None:
+        whole["StopTimeout"] = request.stop_seconds
+    if request.health is not None:
+        health = request.health
+        whole["Healthcheck"] = {
+            "Test": list(health.test),
+            "Interval": health.interval_ns,
+            "Timeout": health.timeout_ns,
+            "StartPeriod": health.start_period_ns,
+            "Retries": health.retries,
+        }
+    return whole
+
+
+def mount(mount: MountRecord, volume_path: Callable[[str], Path | str]) -> JsonObject:
+    """One of ``Mounts``."""
+    whole: JsonObject = {
+        "Type": mount.kind.value,
+        "Source": mount.source,
+        "Destination": mount.target,
+        "Mode": "ro" if mount.read_only else "",
+        "RW": not mount.read_only,
+        "Propagation": mount.propagation or ("rprivate" if mount.kind is MountKind.BIND else ""),
+    }
+    if mount.kind is MountKind.VOLUME:
+        whole |= {"Name": mount.source, "Source": str(volume_path(mount.source)), "Driver": "local"}
+    return whole
+
+
+def network_settings(record: ContainerRecord, endpoint: Endpoint | None) -> JsonObject:
+    """``NetworkSettings``; the fields beside ``Networks`` are those of the default bridge."""
+    networks = endpoint_settings(record, endpoint)
+    first: JsonObject = next(iter(networks.values())) if endpoint is not None else {}
+    empty: JsonObject = {
+        "Gateway": "",
+        "IPAddress": "",
+        "IPPrefixLen": 0,
+        "MacAddress": "",
+        "EndpointID": "",
+    }
+    return {
+        "Bridge": "",
+        "SandboxID": "",
+        "SandboxKey": "",
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPv6Gateway": "",
+        "Ports": port_map(record, endpoint),
+        **{name: first.get(name, value) for name, value in empty.items()},
+        "Networks": networks,
+    }
+
+
+def network_name(record: ContainerRecord) -> str:
+    """The name clients see: the default network is the bridge."""
+    mode = record.request.network_mode
+    return "bridge" if mode == "default" else mode
+
+
+def endpoint_settings(record: ContainerRecord, endpoint: Endpoint | None) -> dict[str, JsonObject]:
+    """``Networks`` by name; a stopped container has an endpoint without addresses."""
+    aliases: object = list(record.request.aliases) or None
+    settings: JsonObject = {
+        "IPAMConfig": None,
+        "Links": None,
+        "Aliases": aliases,
+        "NetworkID": endpoint.network_id if endpoint else "",
+        "EndpointID": endpoint.endpoint_id if endpoint else "",
+        "Gateway": str(endpoint.gateway or "") if endpoint else "",
+        "IPAddress": str(endpoint.address or "") if endpoint else "",
+        "IPPrefixLen": endpoint.prefix_length if endpoint else 0,
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "MacAddress": endpoint.mac if endpoint else "",
+        "DriverOpts": None,
+    }
+    return {network_name(record): settings}
+
+
+def port_map(record: ContainerRecord, endpoint: Endpoint | None) -> JsonObject:
+    """``Ports``: exposed ones with null, published ones with where they are on the host, while it runs."""
+    if endpoint is None:
+        return {}
+    found: dict[str, list[JsonObject]] = {}
+    for port in endpoint.ports:
+        binding: JsonObject = {
+            "HostIp": str(port.host_address or ALL_ADDRESSES),
+            "HostPort": str(port.host_port),
+        }
+        found.setdefault(f"{port.container_port}/{port.protocol}", []).append(binding)
+    return {**dict.fromkeys(record.exposed_ports), **found}
+
+
+def listed(seen: Seen, now_ns: int) -> JsonObject:
+    """One of ``GET /containers/json``."""
+    record = seen.record
+    whole: JsonObject = {
+        "Id": record.id,
+        "Names": [f"/{record.name}"],
+        "Image": record.image_reference,
+        "ImageID": record.image_id,
+        "Command": " ".join(_quoted(word) for word in record.args),
+        "Created": record.created_ns // NANOSECONDS_PER_SECOND,
+        "Ports": _listed_ports(record, seen.endpoint),
+        "Labels": dict(record.labels),
+        "State": SPOKEN.get(seen.state.status, seen.state.status).value,
+        "Status": status_line(seen.state, now_ns),
+        "HostConfig": {"NetworkMode": record.request.network_mode},
+        "NetworkSettings": {"Networks": endpoint_settings(record, seen.endpoint)},
+        "Mounts": [mount(each, seen.volume_path) for each in record.mounts],
+    }
+    if seen.size_bytes is not None:
+        whole |= {"SizeRw": seen.size_bytes[0], "SizeRootFs": seen.size_bytes[1]}
+    return whole
+
+
+def _listed_ports(record: ContainerRecord, endpoint: Endpoint | None) -> list[JsonObject]:
+    if endpoint is None:
+        return []
+    published: list[JsonObject] = [
+        {
+            "IP": str(port.host_address or ALL_ADDRESSES),
+            "PrivatePort": port.container_port,
+            "PublicPort": port.host_port,
+            "Type": port.protocol,
+        }
+        for port in endpoint.ports
+    ]
+    taken = {f"{port.container_port}/{port.protocol}" for port in endpoint.ports}
+    bare = [port.partition("/") for port in record.exposed_ports if port not in taken]
+    return published + [
+        {"PrivatePort": int(number), "Type": protocol} for number, _, protocol in bare
+    ]
+
+
+def status_line(state: ContainerState, now_ns: int) -> str:
+    """``Up 5 minutes``, ``Exited (0) 2 hours ago``, as ``docker ps`` shows it."""
+    match state.status:
+        case Status.RUNNING:
+            return f"Up {duration(now_ns - state.started_ns)}"
+        case Status.PAUSED:
+            return f"Up {duration(now_ns - state.started_ns)} (Paused)"
+        case Status.EXITED:
+            return f"Exited ({state.exit_code}) {duration(now_ns - state.finished_ns)} ago"
+        case Status.DEAD:
+            return "Dead"
+        case Status.REMOVING | Status.REMOVED:
+            return "Removal In Progress"
+        case Status.CREATING | Status.CREATED | Status.STARTING:
+            return "Created"
+
+
+def duration(time_ns: int) -> str:
+    """A length of time in words, as Docker's clients have it (go-units HumanDuration)."""
+    seconds = max(time_ns, 0) // NANOSECONDS_PER_SECOND
+    hours = round(seconds / HOUR)
+    days = hours // 24
+    table: Sequence[tuple[bool, str]] = (
+        (seconds < 1, "Less than a second"),
+        (seconds == 1, "1 second"),
+        (seconds < MINUTE, f"{seconds} seconds"),
+        (seconds < 2 * MINUTE, "About a minute"),
+        (seconds < HOUR, f"{seconds // MINUTE} minutes"),
+        (hours <= 1, "About an hour"),
+        (hours * HOUR < 2 * DAY, f"{hours} hours"),
+        (days * DAY < 2 * WEEK, f"{days} days"),
+        (days * DAY < 2 * MONTH, f"{days // 7} weeks"),
+        (days * DAY < 2 * YEAR, f"{days // 30} months"),
+    )
+    return next((words for holds, words in table if holds), f"{days // 365} years")
+
+
+def exec_inspect(record: ExecRecord) -> JsonObject:
+    """``GET /exec/{id}/json``."""
+    request = record.request
+    return {
+        "ID": record.id,
+        "ContainerID": record.container_id,
+        "Running": record.running,
+        "ExitCode": record.exit_code,
+        "ProcessConfig": {
+            "tty": request.tty,
+            "entrypoint": request.command[0],
+            "arguments": list(request.command[1:]),
+            "privileged": request.privileged,
+            "user": request.user,
+        },
+        "OpenStdin": request.attach_stdin,
+        "OpenStdout": request.attach_stdout,
+        "OpenStderr": request.attach_stderr,
+        "CanRemove": record.exit_code is not None,
+        "DetachKeys": request.detach_keys,
+        "Pid": record.process.pid if record.process and record.running else 0,
+    }
+
+
+def _list(words: Sequence[str] | None) -> list[str] | None:
+    return None if words is None else list(words)
+
+
+def _quoted(word: str) -> str:
+    return f"'{word}'" if " " in word else word
+
+
+def matches_name(name: str, pattern: str) -> bool:
+    """Docker's ``name`` filter without its regular expressions: a part of the name; ``^`` and ``$`` hold an end."""
+    wanted = pattern.removeprefix("^").removesuffix("$").removeprefix("/")
+    begins, ends = pattern.startswith("^"), pattern.endswith("$")
+    if begins and ends:
+        return name == wanted
+    if begins:
+        return name.startswith(wanted)
+    return name.endswith(wanted) if ends else wanted in name

@@ -1,0 +1,156 @@
+"""A container's request as Docker's HostConfig: what was asked for, in Docker's words. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from supervisor.access.requests import ContainerRequest, MountKind, MountRequest, Resources
+from supervisor.api.http import JsonObject
+
+
+def host_config(request: ContainerRequest) -> JsonObject:
+    """``HostConfig`` of an inspected container."""
+    return {
+        "Binds": [bind(mount) for mount in request.mounts if _is_bind(mount)] or None,
+        "ContainerIDFile": "",
+        "LogConfig": {
+            "Type": request.log.driver or "json-file",
+            "Config": dict(request.log.options),
+        },
+        "NetworkMode": request.network_mode,
+        "PortBindings": _port_bindings(request),
+        "RestartPolicy": {
+            "Name": request.restart.name,
+            "MaximumRetryCount": request.restart.attempts_max,
+        },
+        "AutoRemove": request.auto_remove,
+        "VolumeDriver": "",
+        "VolumesFrom": _list(request.volumes_from),
+        "CapAdd": _list(request.cap_add),
+        "CapDrop": _list(request.cap_drop),
+        "CgroupnsMode": request.cgroupns_mode,
+        "Dns": list(request.dns),
+        "DnsOptions": list(request.dns_options),
+        "DnsSearch": list(request.dns_search),
+        "ExtraHosts": _list(request.extra_hosts),
+        "GroupAdd": _list(request.group_add),
+        "IpcMode": request.ipc_mode or "private",
+        "Cgroup": "",
+        "Links": _list(request.links),
+        "OomScoreAdj": request.oom_score_adj,
+        "PidMode": request.pid_mode,
+        "Privileged": request.privileged,
+        "PublishAllPorts": request.publish_all,
+        "ReadonlyRootfs": request.read_only_rootfs,
+        "SecurityOpt": _list(request.security_opt),
+        "UTSMode": request.uts_mode,
+        "UsernsMode": request.userns_mode,
+        "ShmSize": request.shm_bytes,
+        "Sysctls": dict(request.sysctls) or None,
+        "Runtime": request.runtime,
+        "ConsoleSize": [0, 0],
+        "Isolation": "",
+        "Tmpfs": {
+            mount.target: _tmpfs(mount) for mount in request.mounts if mount.kind is MountKind.TMPFS
+        }
+        or None,
+        "Mounts": [_mount(mount) for mount in request.mounts if not _is_bind(mount)] or None,
+        "Init": request.init,
+        "Devices": [
+            {
+                "PathOnHost": device.host_path,
+                "PathInContainer": device.container_path,
+                "CgroupPermissions": device.permissions,
+            }
+            for device in request.devices
+        ],
+        "DeviceCgroupRules": None,
+        "DeviceRequests": None,
+        "Ulimits": [
+            {"Name": name, "Soft": soft, "Hard": hard} for name, soft, hard in request.ulimits
+        ]
+        or None,
+        "MaskedPaths": _list(request.masked_paths),
+        "ReadonlyPaths": _list(request.readonly_paths),
+        **_resources(request.resources),
+        "CgroupParent": request.cgroup_parent,
+    }
+
+
+def _resources(resources: Resources) -> JsonObject:
+    return {
+        "CpuShares": resources.cpu_shares,
+        "Memory": resources.memory_bytes,
+        "NanoCpus": resources.cpu_nanos,
+        "BlkioWeight": resources.io_weight,
+        "BlkioWeightDevice": [],
+        "BlkioDeviceReadBps": None,
+        "BlkioDeviceWriteBps": None,
+        "BlkioDeviceReadIOps": None,
+        "BlkioDeviceWriteIOps": None,
+        "CpuPeriod": resources.cpu_period_microseconds,
+        "CpuQuota": resources.cpu_quota_microseconds,
+        "CpuRealtimePeriod": 0,
+        "CpuRealtimeRuntime": 0,
+        "CpusetCpus": resources.cpuset_cpus,
+        "CpusetMems": resources.cpuset_mems,
+        "KernelMemory": 0,
+        "KernelMemoryTCP": 0,
+        "MemoryReservation": resources.memory_reservation_bytes,
+        "MemorySwap": resources.memory_swap_bytes or 0,
+        "MemorySwappiness": None,
+        "OomKillDisable": resources.oom_kill_disable,
+        "PidsLimit": resources.pids_max or None,
+        "CpuCount": 0,
+        "CpuPercent": 0,
+        "IOMaximumIOps": 0,
+        "IOMaximumBandwidth": 0,
+    }
+
+
+def _port_bindings(request: ContainerRequest) -> dict[str, list[JsonObject]]:
+    found: dict[str, list[JsonObject]] = {}
+    for port in request.ports:
+        binding: JsonObject = {
+            "HostIp": port.host_address,
+            "HostPort": str(port.host_port) if port.host_port else "",
+        }
+        found.setdefault(f"{port.container_port}/{port.protocol}", []).append(binding)
+    return found
+
+
+def _is_bind(mount: MountRequest) -> bool:
+    """Could it have been given with ``-v``?"""
+    plain = not mount.labels and not mount.subpath
+    return plain and mount.kind is not MountKind.TMPFS and bool(mount.source)
+
+
+def bind(mount: MountRequest) -> str:
+    """``source:target[:options]``."""
+    options = [
+        word
+        for word, given in (
+            ("ro", mount.read_only),
+            ("nocopy", not mount.copy_up),
+            (mount.propagation, True),
+        )
+        if word and given
+    ]
+    return ":".join([mount.source, mount.target, *([",".join(options)] if options else [])])
+
+
+def _tmpfs(mount: MountRequest) -> str:
+    words = [f"size={mount.size_bytes}"] if mount.size_bytes else []
+    words += [f"mode={mount.mode:o}"] if mount.mode is not None else []
+    return ",".join([*words, *(["ro"] if mount.read_only else []), *mount.options])
+
+
+def _mount(mount: MountRequest) -> JsonObject:
+    whole: JsonObject = {"Type": mount.kind.value, "Target": mount.target}
+    whole |= {"Source": mount.source} if mount.source else {}
+    whole |= {"ReadOnly": True} if mount.read_only else {}
+    return whole
+
+
+def _list(words: Sequence[str] | None) -> list[str] | None:
+    return list(words) if words else None
