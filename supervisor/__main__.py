@@ -1,0 +1,63 @@
+"""bakehoused: reads the settings, forks the spawner, and becomes the daemon."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+
+from supervisor import config as settings
+from supervisor.errors import BakehouseError, Unavailable
+from supervisor.linux.spawner import start_spawner
+
+LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the daemon until it is told to stop; the exit code."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+    try:
+        config = read_settings(words)
+        if os.geteuid() != 0:
+            raise Unavailable("cannot start bakehoused: it has to be root", hint="sudo bakehoused")
+        config.run_root.mkdir(parents=True, exist_ok=True)
+        seed = start_spawner(config.run_root, config.instance)
+        # Only now: the spawner is started before any of this makes a thread.
+        import trio  # noqa: PLC0415
+
+        from supervisor.daemon import serve  # noqa: PLC0415
+
+        trio.run(serve, config, seed)
+    except BakehouseError as error:
+        sys.stderr.write(f"bakehoused: {error.text()}\n")
+        return 1
+    return 0
+
+
+def read_settings(words: Sequence[str] | None) -> settings.Config:
+    """The settings file with the command line over it.
+
+    Raises:
+        NotFound, InvalidArgument: See :func:`supervisor.config.load`.
+    """
+    parser = argparse.ArgumentParser(prog="bakehoused", description="The Bakehouse daemon.")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, TOML")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="what is kept")
+    parser.add_argument("--run-root", type=Path, metavar="DIR", help="what is lost at a reboot")
+    parser.add_argument("--socket", type=Path, metavar="PATH", help="where clients connect")
+    told = parser.parse_args(words)
+    given = {
+        name: path.absolute()
+        for name in ("data_root", "run_root", "socket")
+        if (path := getattr(told, name)) is not None
+    }
+    return attrs.evolve(settings.load(told.config), **given)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

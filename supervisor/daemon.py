@@ -1,0 +1,204 @@
+"""The composition root: one ladder of services, opened in order and closed in reverse.
+
+The order is the order of birth: whoever is opened later may use what was opened before, and nothing else. *Open* means
+*ready*: a service has recovered what a daemon before it left, before the next one is opened.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import platform
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+
+import trio
+
+from protocol.events import DaemonStart, DaemonStop
+from supervisor.access.audit import open_audit
+from supervisor.access.owners import open_owners
+from supervisor.api.server import open_api
+from supervisor.api.services import HostFacts, Services
+from supervisor.build.builds import open_builds
+from supervisor.clock import now_ns
+from supervisor.config import Config
+from supervisor.database.database import open_database
+from supervisor.events.journal import Events, open_events
+from supervisor.linux.cgroup import Cgroups, detect
+from supervisor.linux.mount_namespace import seen_in_mounts
+from supervisor.linux.mounts import release_mounts
+from supervisor.linux.spawner import SpawnerSeed, open_spawner
+from supervisor.monitor.monitor import open_monitor
+from supervisor.monitor.samples import Who
+from supervisor.network.networks import open_networks
+from supervisor.runtime import oci_runtime, processes, seccomp
+from supervisor.runtime.cgroup_tree import CgroupTree
+from supervisor.runtime.containers import Containers
+from supervisor.runtime.opening import open_containers
+from supervisor.runtime.parts import Parts
+from supervisor.store.store import open_store
+from supervisor.tasks import finish_within, in_thread
+
+ROOT = 0
+FAREWELL_SECONDS = 5.0
+DIRECTORY_MODES = (("data_root", 0o700), ("run_root", 0o711))
+
+log = logging.getLogger(__name__)
+
+
+async def serve(config: Config, seed: SpawnerSeed) -> None:
+    """Be the daemon until told to stop by SIGTERM or SIGINT; a second one ends it at once.
+
+    Args:
+        config: The settings.
+        seed: The spawner, forked before the first thread.
+
+    Raises:
+        BakehouseError: This host cannot be served; nothing was left half open.
+    """
+    async with trio.open_nursery() as nursery:
+        stop = trio.Event()
+        await nursery.start(partial(_listen_for_signals, stop, nursery.cancel_scope))
+        async with _ladder(config, seed):
+            log.info("ready at %s", config.socket_path)
+            await stop.wait()
+            log.info("stopping; containers go on")
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _ladder(config: Config, seed: SpawnerSeed) -> AsyncIterator[None]:
+    await in_thread(partial(_make_directories, config))
+    started_ns = now_ns()
+    async with AsyncExitStack() as rungs:
+        opened = rungs.enter_async_context
+        spawner = await opened(open_spawner(seed))
+        database = await opened(open_database(config.data_root / "database.sqlite"))
+        events = await opened(open_events(database, config.journal))
+        owners = await opened(open_owners(database, events, config))
+        audit = await opened(open_audit(events, config))
+        store = await opened(open_store(database, events, spawner, owners, config))
+        networks = await opened(open_networks(database, events, spawner, owners, config))
+        cgroups = await in_thread(partial(detect, config.instance))
+        monitor = await opened(open_monitor(events, cgroups, config.monitor))
+        runtime = await oci_runtime.choose(
+            config.runtime.runtimes, spawner, cgroups, config.run_root
+        )
+        tree = CgroupTree(cgroups, config.owner, partial(seen_in_mounts, config.run_root))
+        parts = Parts(
+            config=config,
+            database=database,
+            events=events,
+            spawner=spawner,
+            owners=owners,
+            store=store,
+            networks=networks,
+            monitor=monitor,
+            tree=tree,
+            runtime=runtime,
+            profile=await in_thread(partial(seccomp.read_profile, config.runtime.seccomp_profile)),
+            boot_id=await in_thread(processes.boot_id),
+        )
+        containers = await opened(_containers(parts))
+        monitor.watch(partial(_census, containers))
+        builds = await opened(open_builds(parts))
+        store.images.protect(containers.using_image)
+        facts = _host_facts(runtime, cgroups, database.epoch, started_ns)
+        services = Services(
+            config=config,
+            database=database,
+            events=events,
+            owners=owners,
+            audit=audit,
+            store=store,
+            networks=networks,
+            monitor=monitor,
+            containers=containers,
+            builds=builds,
+            facts=facts,
+        )
+        await opened(_life(events, facts, runtime.reason))
+        await opened(open_api(services))
+        yield
+
+
+@asynccontextmanager
+async def _life(events: Events, facts: HostFacts, reason: str) -> AsyncIterator[None]:
+    """The daemon's start and stop are events."""
+    start = DaemonStart(
+        version=facts.version,
+        runtime=facts.runtime,
+        runtime_reason=reason,
+        cgroups=facts.cgroups,
+        lacks=facts.lacks,
+    )
+    await events.emit(start, owner=ROOT, subject=facts.daemon_id)
+    try:
+        yield
+    finally:
+        with finish_within(FAREWELL_SECONDS):
+            await events.emit(DaemonStop(), owner=ROOT, subject=facts.daemon_id)
+
+
+@asynccontextmanager
+async def _containers(parts: Parts) -> AsyncIterator[Containers]:
+    """The containers; when none runs any more at the end, no mount and no cgroup of ours is left on the host."""
+    async with open_containers(parts) as containers:
+        yield containers
+    if any(keeper.alive for keeper in containers.every()):
+        return
+    with finish_within(FAREWELL_SECONDS):
+        await in_thread(parts.tree.remove_empty)
+        await release_mounts(parts.spawner)
+
+
+def _census(containers: Containers) -> Mapping[str, Who]:
+    return {
+        group: Who(keeper.record.owner, keeper.record.id, keeper.record.name)
+        for group, keeper in containers.census().items()
+    }
+
+
+def _make_directories(config: Config) -> None:
+    for name, mode in DIRECTORY_MODES:
+        path = getattr(config, name)
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(mode)
+
+
+async def _listen_for_signals(
+    stop: trio.Event, scope: trio.CancelScope, task_status: trio.TaskStatus[None]
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for _ in signals:
+            if stop.is_set():
+                log.warning("told to stop twice: stopping at once")
+                scope.cancel()
+            stop.set()
+
+
+def _host_facts(
+    runtime: oci_runtime.OciRuntime, cgroups: Cgroups, epoch: str, started_ns: int
+) -> HostFacts:
+    system = platform.freedesktop_os_release()
+    return HostFacts(
+        version=importlib.metadata.version("bakehouse"),
+        kernel=platform.release(),
+        operating_system=system.get("PRETTY_NAME", "Linux"),
+        os_version=system.get("VERSION_ID", ""),
+        architecture=platform.machine(),
+        hostname=platform.node(),
+        cpus=os.cpu_count() or 1,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        runtime=runtime.name,
+        runtime_path=runtime.path,
+        runtime_version=runtime.version,
+        cgroups=cgroups.kind,
+        lacks=cgroups.lacks,
+        started_ns=started_ns,
+        daemon_id=epoch,
+    )

@@ -1,0 +1,283 @@
+"""What a container stands on while it runs, put together and taken apart.
+
+Words: the *surroundings* of a container are its root file system, network, cgroup, granted host paths, and the session
+directory with its spec. :func:`assemble` makes them, :func:`dismantle` leaves nothing of them; both may be done again at
+any point, which is what recovery does.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import orjson
+import trio
+from attrs import frozen
+
+from supervisor.access.owners import Owner
+from supervisor.access.requests import MountKind
+from supervisor.linux import beneath, mounts
+from supervisor.linux.idmap import IdMap
+from supervisor.network.networks import Endpoint
+from supervisor.runtime import files, spec
+from supervisor.runtime.cgroup_tree import container_group, limits_of
+from supervisor.runtime.conmon import SessionPaths
+from supervisor.runtime.parts import Parts, own_directory
+from supervisor.runtime.passwd import ContainerUser, resolve_user
+from supervisor.runtime.records import ContainerRecord, MountRecord
+from supervisor.runtime.seccomp import runtime_seccomp
+from supervisor.runtime.spec import ProcessInputs, SpecInputs, SpecMount
+from supervisor.tasks import in_thread
+
+ACCOUNT_FILE_BYTES_MAX = 1_048_576
+
+
+@frozen
+class Surroundings:
+    """What was made for one run of a container."""
+
+    owner: Owner
+    session: SessionPaths
+    group: str
+    rootfs: Path
+    endpoint: Endpoint
+    user: ContainerUser
+
+
+def session_paths(run_root: Path, record: ContainerRecord) -> SessionPaths:
+    """Where a container's session directory is."""
+    return SessionPaths(run_root / "containers" / f"u{record.owner}" / record.id, record.id)
+
+
+def log_path(data_root: Path, record: ContainerRecord) -> Path:
+    """The current file of a container's log."""
+    return data_root / "containers" / record.id / "log"
+
+
+async def assemble(parts: Parts, record: ContainerRecord) -> Surroundings:
+    """Make everything ready for the runtime; on failure the caller dismantles.
+
+    Raises:
+        PermissionDenied: A host path the owner may not have.
+        Conflict: A port that is taken.
+        InvalidArgument: A user the image does not know.
+        Unavailable: The host refuses.
+    """
+    owner = await parts.owners.owner(record.owner, remapped=record.remapped)
+    session = session_paths(parts.run_root, record)
+    await own_directory(session.directory.parent, owner)
+    await in_thread(lambda: _fresh_directories(session, log_path(parts.data_root, record).parent))
+    user_pin = await parts.user_namespace(owner)
+    group = container_group(owner.uid, record.id)
+    limits = limits_of(record.request.resources, parts.config.runtime.pids_max)
+    rootfs = (await parts.store.snapshots.prepare(record.id, record.layers, owner)).rootfs
+    await parts.tree.create(owner.uid, group, limits)
+    endpoint = await parts.networks.attach(
+        record.id, record.name, owner, record.request.network_mode, record.request.ports, user_pin
+    )
+    root_fd = await mounts.open_in_mounts(parts.spawner, rootfs)
+    try:
+        user = await in_thread(lambda: container_user(root_fd, record.user, owner))
+        await in_thread(lambda: make_working_directory(root_fd, record.working_dir, owner.id_map))
+    finally:
+        os.close(root_fd)
+    shown = await _mounts(parts, record, owner, session, endpoint)
+    config = _spec(parts, record, owner, rootfs, endpoint, user, user_pin, shown, group)
+    await in_thread(lambda: _write_private(session.directory / "config.json", orjson.dumps(config)))
+    return Surroundings(owner, session, group, rootfs, endpoint, user)
+
+
+async def dismantle(parts: Parts, record: ContainerRecord) -> None:
+    """Nothing of the container's surroundings is left: no process, mount, link, cgroup or session directory."""
+    session = session_paths(parts.run_root, record)
+    await parts.tree.clear(container_group(record.owner, record.id))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(parts.runtime.delete, parts.spawner, record.id)
+        nursery.start_soon(parts.networks.detach, record.id)
+    for number in range(len(record.mounts)):
+        await mounts.unmount(parts.spawner, session.directory / "mounts" / str(number))
+    await parts.store.snapshots.unmount(record.id)
+    await in_thread(lambda: shutil.rmtree(session.directory, ignore_errors=True))
+
+
+def container_user(root_fd: int, user: str, owner: Owner) -> ContainerUser:
+    """Who ``user`` is by the image's accounts, with the owner's mapped groups for who runs as the owner.
+
+    Raises:
+        InvalidArgument: The image does not know the name.
+    """
+    resolved = resolve_user(user, account_file(root_fd, "etc/passwd"), account_file(root_fd, "etc/group"))
+    if resolved.uid != 0 or not owner.supplementary:
+        return resolved
+    gids = tuple(dict.fromkeys((*resolved.additional_gids, *owner.supplementary)))
+    return ContainerUser(resolved.uid, resolved.gid, gids, resolved.home)
+
+
+def account_file(root_fd: int, path: str) -> str:
+    """The text of an image's account file; empty where there is none that can be read."""
+    try:
+        return beneath.read_file_beneath(root_fd, path, ACCOUNT_FILE_BYTES_MAX).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def make_working_directory(root_fd: int, path: str, id_map: IdMap) -> None:
+    """The working directory exists in the image, made as its root's where it does not.
+
+    Raises:
+        InvalidArgument: Something else is in the way.
+    """
+    uid, gid = id_map.uid_outside(0), id_map.gid_outside(0)
+    beneath.make_directories_beneath(root_fd, path, 0o755, uid, gid)
+
+
+def _fresh_directories(session: SessionPaths, log_directory: Path) -> None:
+    log_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shutil.rmtree(session.directory, ignore_errors=True)
+    session.directory.mkdir(mode=0o711)
+    session.directory.chmod(0o711)
+    (session.directory / "mounts").mkdir(mode=0o711)
+    session.exit_file.parent.mkdir(mode=0o700)
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(data)
+
+
+async def _mounts(
+    parts: Parts, record: ContainerRecord, owner: Owner, session: SessionPaths, endpoint: Endpoint
+) -> tuple[SpecMount, ...]:
+    shown = list(await in_thread(lambda: _identity_files(parts, record, owner, session, endpoint)))
+    for number, mount in enumerate(record.mounts):
+        place = session.directory / "mounts" / str(number)
+        shown.append(await _mount(parts, record, owner, mount, place))
+    return tuple(sorted(shown, key=lambda mount: mount.target.count("/")))
+
+
+async def _mount(
+    parts: Parts, record: ContainerRecord, owner: Owner, mount: MountRecord, place: Path
+) -> SpecMount:
+    mode = "ro" if mount.read_only else "rw"
+    flags = ("nosuid", "nodev") if record.remapped else ()
+    match mount.kind:
+        case MountKind.TMPFS:
+            return SpecMount(mount.target, "tmpfs", "tmpfs", ("nosuid", "nodev", *mount.options))
+        case MountKind.VOLUME:
+            source = await parts.store.volumes.path_in_mounts(owner, mount.source)
+            return SpecMount(mount.target, str(source), "bind", ("rbind", mode))
+        case MountKind.BIND:
+            await mounts.grant_path(
+                parts.spawner,
+                mount.source,
+                owner.credentials,
+                writable=not mount.read_only,
+                create=mount.create_source,
+                target=place,
+                forbidden=(parts.data_root, parts.run_root),
+                restricted=record.remapped,
+            )
+            return SpecMount(mount.target, str(place), "bind", ("rbind", mode, *flags))
+
+
+def _identity_files(
+    parts: Parts, record: ContainerRecord, owner: Owner, session: SessionPaths, endpoint: Endpoint
+) -> tuple[SpecMount, ...]:
+    """``/etc/hosts``, ``hostname`` and ``resolv.conf``, each the container's own and its root's to change."""
+    taken = {mount.target for mount in record.mounts}
+    texts = {
+        "/etc/hostname": f"{record.hostname}\n",
+        "/etc/hosts": files.hosts(record.hostname, endpoint.address, record.request.extra_hosts),
+        "/etc/resolv.conf": files.resolv_conf(
+            record.request.dns or endpoint.resolvers,
+            record.request.dns_search,
+            record.request.dns_options,
+        ),
+    }
+    shown = []
+    for target, text in texts.items():
+        if target in taken:
+            continue
+        path = session.directory / Path(target).name
+        path.write_text(text)
+        path.chmod(0o644)
+        os.chown(path, owner.id_map.uid_outside(0), owner.id_map.gid_outside(0))
+        shown.append(SpecMount(target, str(path), "bind", ("rbind", "rw")))
+    return tuple(shown)
+
+
+def capabilities_of(record: ContainerRecord, *, devices_confined: bool) -> tuple[str, ...]:
+    """The bounding set of a container: Docker's, changed as asked for; pure.
+
+    Args:
+        record: The container.
+        devices_confined: Whether something keeps a made device node from being used.
+    """
+    request = record.request
+    if request.privileged or "ALL" in request.cap_add:
+        chosen = set(spec.ALL_CAPABILITIES)
+    else:
+        chosen = set() if "ALL" in request.cap_drop else set(spec.DEFAULT_CAPABILITIES)
+        chosen |= set(request.cap_add)
+        if not devices_confined:
+            chosen.discard("CAP_MKNOD")
+    return tuple(sorted(chosen - set(request.cap_drop)))
+
+
+def process_inputs(
+    record: ContainerRecord, user: ContainerUser, *, devices_confined: bool
+) -> ProcessInputs:
+    """The container's first process; pure."""
+    request = record.request
+    return ProcessInputs(
+        args=record.args,
+        env=spec.default_environment(record.env, record.hostname, user.home, terminal=request.tty),
+        cwd=record.working_dir,
+        user=user,
+        terminal=request.tty,
+        capabilities=capabilities_of(record, devices_confined=devices_confined),
+        no_new_privileges="no-new-privileges" in request.security_opt
+        or "no-new-privileges:true" in request.security_opt,
+        rlimits=tuple((f"RLIMIT_{name.upper()}", soft, hard) for name, soft, hard in request.ulimits),
+        oom_score_adj=request.oom_score_adj or None,
+    )
+
+
+def _spec(  # noqa: PLR0913, PLR0917  # everything that was made, put into one value
+    parts: Parts,
+    record: ContainerRecord,
+    owner: Owner,
+    rootfs: Path,
+    endpoint: Endpoint,
+    user: ContainerUser,
+    user_pin: Path | None,
+    shown: tuple[SpecMount, ...],
+    group: str,
+) -> dict[str, object]:
+    request = record.request
+    confined = owner.remapped or parts.runtime.places or parts.tree.confines_devices
+    process = process_inputs(record, user, devices_confined=confined)
+    unconfined = request.privileged or "seccomp=unconfined" in request.security_opt
+    seccomp = None if unconfined else runtime_seccomp(parts.profile, frozenset(process.capabilities))
+    inputs = SpecInputs(
+        process=process,
+        rootfs=rootfs,
+        id_map=owner.id_map,
+        hostname=record.hostname,
+        read_only_rootfs=request.read_only_rootfs,
+        user_namespace=user_pin,
+        network_namespace=endpoint.netns_pin,
+        host_pid=request.pid_mode == "host",
+        host_ipc=request.ipc_mode == "host",
+        host_uts=request.uts_mode == "host",
+        cgroups_path=parts.tree.cgroups.runtime_path(group) if parts.runtime.places else None,
+        cgroup_mount=parts.tree.cgroups.kind == "v2",
+        mounts=shown,
+        shm_bytes=request.shm_bytes or parts.config.runtime.shm_bytes,
+        seccomp=seccomp,
+        sysctls=request.sysctls,
+        privileged=request.privileged,
+    )
+    return spec.build_spec(inputs)

@@ -1,0 +1,170 @@
+"""Clients at a session's stdio.
+
+Words: an *attachment* is one client at one session. It may be made before the session runs (``docker run`` attaches,
+then starts): whoever starts the session connects the attachments that wait, before the first instruction runs, so that
+no output is missed.
+
+Rules: a client who reads slowly slows the container down, as a pipe would; one who leaves takes nothing with them. Input
+that ends is passed on when the container wants only one input (``StdinOnce``).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import attrs
+import trio
+
+from supervisor.errors import Unavailable
+from supervisor.runtime.stdio import STDOUT, DetachWatch, frame, parse_detach_keys, split_packet
+
+PACKET_BYTES_MAX = 65_536
+
+
+@attrs.frozen
+class AttachRequest:
+    """What a client wants to be at.
+
+    Attributes:
+        logs: What was written before comes first.
+        stream: Stay for what comes; without it only the logs are told.
+        detach_keys: Empty for the default.
+    """
+
+    stdin: bool = False
+    stdout: bool = True
+    stderr: bool = True
+    logs: bool = False
+    stream: bool = True
+    detach_keys: str = ""
+
+
+class Attachment:
+    """One client at one session, from the wish until it ends."""
+
+    def __init__(self, request: AttachRequest, *, terminal: bool, stdin_once: bool) -> None:
+        self.request = request
+        self.terminal = terminal
+        self.detached = False
+        self._stdin_once = stdin_once
+        self._watch = DetachWatch(parse_detach_keys(request.detach_keys)) if terminal else None
+        self._socket: trio.socket.SocketType | None = None
+        self._settled = trio.Event()
+
+    async def connect(self, attach_socket: Path) -> None:
+        """Be at the session whose socket this is.
+
+        Raises:
+            Unavailable: The session has ended.
+        """
+        self._socket = await connect_socket(attach_socket)
+        self._settled.set()
+
+    def give_up(self) -> None:
+        """The session will not run, or is over: :meth:`serve` ends."""
+        self._settled.set()
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        """Carry bytes both ways until the session ends, the client leaves, or the detach keys are typed."""
+        await self._settled.wait()
+        connection = self._socket
+        if connection is None:
+            return
+        with connection:
+            async with trio.open_nursery() as nursery:
+                if self.request.stdin:
+                    nursery.start_soon(self._carry_in, stream, connection, nursery.cancel_scope)
+                await self._carry_out(stream, connection)
+                nursery.cancel_scope.cancel()
+
+    def close(self) -> None:
+        """Let go of the session; nothing else ends by it."""
+        if self._socket is not None:
+            self._socket.close()
+
+    async def _carry_out(self, stream: trio.abc.Stream, connection: trio.socket.SocketType) -> None:
+        async for number, data in packets(connection):
+            if not (self.request.stdout if number == STDOUT else self.request.stderr):
+                continue
+            try:
+                await stream.send_all(data if self.terminal else frame(number, data))
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+
+    async def _carry_in(
+        self, stream: trio.abc.Stream, connection: trio.socket.SocketType, scope: trio.CancelScope
+    ) -> None:
+        while True:
+            try:
+                typed = await stream.receive_some(PACKET_BYTES_MAX // 2)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                scope.cancel()
+                return
+            if not typed:
+                if self._stdin_once:
+                    end_input(connection)
+                return
+            if self._watch is not None:
+                typed, self.detached = self._watch.feed(typed)
+            if typed and not await put(connection, typed):
+                return
+            if self.detached:
+                scope.cancel()
+                return
+
+
+async def connect_socket(attach_socket: Path) -> trio.socket.SocketType:
+    """A connection to a session's stdio.
+
+    Raises:
+        Unavailable: Nobody is there any more.
+    """
+    connection = trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        # A short way to a long path: sun_path holds 108 bytes, unix(7).
+        directory = os.open(attach_socket.parent, os.O_PATH | os.O_CLOEXEC)
+        try:
+            await connection.connect(f"/proc/self/fd/{directory}/{attach_socket.name}")
+        finally:
+            os.close(directory)
+    except OSError as error:
+        connection.close()
+        raise Unavailable(f"cannot attach: {error.strerror}", hint="it may have ended just now") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+async def packets(connection: trio.socket.SocketType) -> AsyncIterator[tuple[int, bytes]]:
+    """(stream, bytes) as they come, until the session ends."""
+    while True:
+        try:
+            packet = await connection.recv(PACKET_BYTES_MAX)
+        except ConnectionError:
+            return
+        if not packet:
+            return
+        yield split_packet(packet)
+
+
+async def put(connection: trio.socket.SocketType, data: bytes) -> bool:
+    """Give input to the session; False when it takes none any more."""
+    try:
+        await connection.send(data)
+    except OSError:
+        return False
+    return True
+
+
+def end_input(connection: trio.socket.SocketType) -> None:
+    """Tell the session that there is no more input."""
+    try:
+        connection.shutdown(socket.SHUT_WR)
+    except OSError:
+        return  # it has ended: there is nothing left to tell
+
+

@@ -1,0 +1,250 @@
+"""conmon: the small process that holds a container's stdio and exit code, and outlives the daemon.
+
+Words: a *session* is one conmon and what it watches: a container's first process, or an exec. A session's directory
+holds all its files: ``config.json`` or ``process.json``, ``pid`` (of what is watched), ``conmon.pid``, ``attach`` (a
+SEQPACKET socket; the first byte of a packet is 2 for stdout, 3 for stderr), ``ctl`` (a FIFO: terminal size, log reopening),
+``exit/<container>`` (the exit code, written when it is known), ``conmon.log``.
+
+conmon lives in its owner's ``monitors`` cgroup: killed with its container it would lose the exit code, in the daemon's
+it would die with the daemon. The runtime it starts enters the container's cgroup first, through a shell, so that nothing
+runs outside the limits even for a moment. See conmon(8).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import orjson
+import trio
+
+from supervisor.errors import Internal
+from supervisor.linux.spawner import Command, Spawner
+from supervisor.runtime.oci_runtime import ENVIRONMENT, OciRuntime, last_line
+from supervisor.tasks import in_thread
+
+SYNC_BYTES_MAX = 65_536
+ENTER_CGROUPS = 'for place in $BAKEHOUSE_CGROUPS; do echo 0 >"$place" || exit 125; done; exec "$0" "$@"'
+SYNC_FD, START_FD, ATTACH_FD = 3, 4, 5
+
+
+@attrs.frozen
+class SessionPaths:
+    """Where a session's files are; ``container_id`` names the exit file in either kind."""
+
+    directory: Path
+    container_id: str
+
+    @property
+    def exit_file(self) -> Path:
+        """Holds the exit code as decimal text once it is known."""
+        return self.directory / "exit" / self.container_id
+
+    @property
+    def attach_socket(self) -> Path:
+        """Where stdio can be had; see :mod:`supervisor.runtime.attach`."""
+        return self.directory / "attach"
+
+    @property
+    def control(self) -> Path:
+        """The FIFO that takes terminal sizes and log reopening."""
+        return self.directory / "ctl"
+
+    @property
+    def pid_file(self) -> Path:
+        """Holds the pid of what is watched."""
+        return self.directory / "pid"
+
+    @property
+    def monitor_pid_file(self) -> Path:
+        """Holds conmon's own pid."""
+        return self.directory / "conmon.pid"
+
+    @property
+    def complaints(self) -> Path:
+        """What conmon and the runtime wrote to stderr."""
+        return self.directory / "conmon.log"
+
+
+@attrs.frozen
+class SessionInputs:
+    """What a session is started with.
+
+    Attributes:
+        paths: The directory exists and holds ``config.json`` (a container) or ``process.json`` (an exec).
+        log: The file that gets the output, in the form of conmon's ``k8s-file``; None keeps no log.
+        log_bytes_max: Where conmon itself cuts the log, if nobody rotated it before.
+        entry_paths: The ``cgroup.procs`` files the runtime enters, as seen in the daemon's mount namespace.
+        monitor_fds: Open ``cgroup.procs`` of the owner's monitors.
+        is_exec: A further process in a running container.
+        attached: Of an exec: it starts only when somebody is at its socket.
+    """
+
+    paths: SessionPaths
+    log: Path | None
+    log_bytes_max: int
+    entry_paths: Sequence[str]
+    monitor_fds: Sequence[int]
+    terminal: bool = False
+    open_stdin: bool = False
+    stdin_once: bool = False
+    is_exec: bool = False
+    attached: bool = False
+
+
+class Session:
+    """A conmon that is being started: first :meth:`open`, then, for an attached exec, :meth:`go`, then :meth:`pid`."""
+
+    def __init__(self, paths: SessionPaths, sync: int, start: int, attach: int | None) -> None:
+        self.paths = paths
+        self._sync = trio.lowlevel.FdStream(sync)
+        self._start = trio.lowlevel.FdStream(start)
+        self._attach = None if attach is None else trio.lowlevel.FdStream(attach)
+
+    async def go(self) -> None:
+        """Let conmon (and at the second call an attached exec) go on."""
+        await self._start.send_all(b"\0")
+
+    async def socket_ready(self) -> None:
+        """Wait until an attached exec's socket can be connected to."""
+        assert self._attach is not None
+        await self._report(self._attach)
+
+    async def pid(self) -> int:
+        """The pid of what was created, stopped before its first instruction.
+
+        Raises:
+            Internal: The runtime could not create it; its own words.
+        """
+        return await self._report(self._sync)
+
+    async def aclose(self) -> None:
+        """Let go of the pipes; what runs goes on."""
+        for stream in (self._sync, self._start, self._attach):
+            if stream is not None:
+                await stream.aclose()
+
+    async def _report(self, pipe: trio.lowlevel.FdStream) -> int:
+        line = bytearray()
+        while b"\n" not in line and len(line) < SYNC_BYTES_MAX:
+            part = await pipe.receive_some(4_096)
+            if not part:
+                break
+            line += part
+        if not line:
+            raise Internal(await in_thread(lambda: _complaints(self.paths)))
+        report = orjson.loads(bytes(line).partition(b"\n")[0])
+        number = report.get("data", report.get("pid", -1))
+        if number < 0:
+            words = str(report.get("message", "")).strip()
+            raise Internal(words or await in_thread(lambda: _complaints(self.paths)))
+        return int(number)
+
+
+async def open_session(
+    spawner: Spawner, conmon: str, runtime: OciRuntime, inputs: SessionInputs
+) -> Session:
+    """Start a conmon, waiting at its start pipe. The caller must close the session."""
+    sync_read, sync_write = os.pipe2(os.O_CLOEXEC)
+    start_read, start_write = os.pipe2(os.O_CLOEXEC)
+    attach_read, attach_write = os.pipe2(os.O_CLOEXEC) if inputs.attached else (None, None)
+    complaints = os.open(
+        inputs.paths.complaints, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+    )
+    session = Session(inputs.paths, sync_read, start_write, attach_read)
+    keep = {SYNC_FD: sync_write, START_FD: start_read}
+    if attach_write is not None:
+        keep[ATTACH_FD] = attach_write
+    try:
+        process = await spawner.spawn(
+            Command(
+                _arguments(conmon, runtime, inputs),
+                env=_environment(inputs),
+                stderr=complaints,
+                keep_fds=keep,
+                cgroup_fds=tuple(inputs.monitor_fds),
+            )
+        )
+        async with process:
+            await session.go()
+            await process.wait()
+    except BaseException:
+        await trio.aclose_forcefully(session)  # the pipes' end makes conmon give up
+        raise
+    finally:
+        for fd in (*keep.values(), complaints):
+            os.close(fd)
+    return session
+
+
+def _environment(inputs: SessionInputs) -> Mapping[str, str]:
+    environment = {
+        **ENVIRONMENT,
+        "_OCI_SYNCPIPE": str(SYNC_FD),
+        "_OCI_STARTPIPE": str(START_FD),
+        "BAKEHOUSE_CGROUPS": " ".join(inputs.entry_paths),
+    }
+    if inputs.attached:
+        environment["_OCI_ATTACHPIPE"] = str(ATTACH_FD)
+    return environment
+
+
+def _arguments(conmon: str, runtime: OciRuntime, inputs: SessionInputs) -> tuple[str, ...]:
+    paths = inputs.paths
+    words = [
+        shutil.which(conmon, path=ENVIRONMENT["PATH"]) or conmon,
+        *("--api-version", "1", "-c", paths.container_id, "-u", paths.container_id, "-n", paths.container_id),
+        *("-b", str(paths.directory), "-p", str(paths.pid_file), "-P", str(paths.monitor_pid_file)),
+        *("--exit-dir", str(paths.exit_file.parent), "--full-attach", "--no-sync-log", "--log-level", "error"),
+    ]
+    if inputs.log is None:
+        words += ["-l", "none"]
+    else:
+        words += ["-l", f"k8s-file:{inputs.log}", "--log-size-max", str(inputs.log_bytes_max)]
+    flags = {
+        "-t": inputs.terminal,
+        "-i": inputs.open_stdin,
+        "--leave-stdin-open": inputs.open_stdin and not inputs.stdin_once,
+        "--exec-attach": inputs.attached,
+    }
+    words += [flag for flag, wanted in flags.items() if wanted]
+    if inputs.is_exec:
+        words += ["--exec", "--exec-process-spec", str(paths.directory / "process.json")]
+    return (*words, *_runtime_arguments(runtime, inputs))
+
+
+def _runtime_arguments(runtime: OciRuntime, inputs: SessionInputs) -> list[str]:
+    if runtime.places and not inputs.entry_paths:
+        return ["-r", runtime.path, *_each("--runtime-arg", runtime.arguments)]
+    through_shell = ("-c", ENTER_CGROUPS, runtime.path, *runtime.arguments)
+    return ["-r", "/bin/sh", *_each("--runtime-arg", through_shell)]
+
+
+def _each(flag: str, words: Sequence[str]) -> list[str]:
+    return [part for word in words for part in (flag, word)]
+
+
+def _complaints(paths: SessionPaths) -> str:
+    try:
+        words = last_line(paths.complaints.read_bytes()[-SYNC_BYTES_MAX:])
+    except OSError:
+        words = ""
+    return words or "the container monitor ended without a word"
+
+
+def control(paths: SessionPaths, kind: int, first: int, second: int) -> None:
+    """Tell a session's conmon something through its FIFO: 1 with height and width, 2 to open its log anew.
+
+    A session that has just ended is told nothing.
+    """
+    try:
+        fifo = os.open(paths.control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.write(fifo, f"{kind} {first} {second}\n".encode())
+    finally:
+        os.close(fifo)

@@ -1,0 +1,276 @@
+"""The containers of this host: finding, listing and making them. What becomes of each is its keeper's business.
+
+Rules: every look-up takes an identity and finds nothing that is not its own (an administrator's: their own first, then
+everyone's); that something exists but is another's cannot be told from its not existing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Mapping
+
+import attrs
+import trio
+
+from protocol.events import ContainerCreate
+from supervisor.access.identity import Identity
+from supervisor.access.owners import Owner
+from supervisor.access.requests import ContainerRequest, ExecRequest, MountKind
+from supervisor.errors import AlreadyExists, BakehouseError, NotFound, ResourceExhausted
+from supervisor.linux import mounts
+from supervisor.runtime.creation import ImageFacts, checked_name, container_record
+from supervisor.runtime.execs import Exec, new_exec
+from supervisor.runtime.keeper import Keeper
+from supervisor.runtime.ledger import Ledger
+from supervisor.runtime.logs import LogEntry, LogQuery, read_log
+from supervisor.runtime.parts import Parts
+from supervisor.runtime.records import ContainerRecord, ContainerState, MountRecord
+from supervisor.runtime.status import VISIBLE, Cause, advance
+from supervisor.tasks import finish_within
+
+ID_CHARACTERS = 64
+PREFIX_CHARACTERS = frozenset("0123456789abcdef")
+EXECS_PER_CONTAINER_MAX = 1_024
+CLEANUP_SECONDS = 30.0
+
+
+class Containers:
+    """All containers of this daemon. Made by :func:`open_containers`."""
+
+    def __init__(self, parts: Parts, ledger: Ledger, nursery: trio.Nursery) -> None:
+        self.parts = parts
+        self._ledger = ledger
+        self._nursery = nursery
+        self._keepers: dict[str, Keeper] = {}
+        self._names: dict[tuple[int, str], str] = {}
+        self._execs: dict[str, Exec] = {}
+
+    # --- finding -----------------------------------------------------------------------------------------------
+
+    def find(self, identity: Identity, reference: str) -> Keeper:
+        """The container with this id, name, or unique beginning of an id, in this order.
+
+        Raises:
+            NotFound: None that the identity may know of; Docker's wording.
+        """
+        name = reference.removeprefix("/")
+        by_id = self._keepers.get(reference)
+        if by_id is not None and self._may_see(identity, by_id):
+            return by_id
+        found = [self._names.get((identity.owner, name))]
+        if identity.admin and found == [None]:
+            found = [container for (_, known), container in self._names.items() if known == name]
+        if len(found) == 1 and found[0] is not None:
+            return self._keepers[found[0]]
+        if name and PREFIX_CHARACTERS.issuperset(name):
+            starting = [
+                keeper
+                for container_id, keeper in self._keepers.items()
+                if container_id.startswith(name) and self._may_see(identity, keeper)
+            ]
+            if len(starting) == 1:
+                return starting[0]
+        raise NotFound(f"No such container: {reference}")
+
+    def list(self, identity: Identity) -> list[Keeper]:
+        """What the identity may see, newest first."""
+        return [keeper for keeper in reversed(self._keepers.values()) if self._may_see(identity, keeper)]
+
+    def every(self) -> list[Keeper]:
+        """All, for the daemon's own use."""
+        return list(self._keepers.values())
+
+    def using_image(self, image_id: str) -> list[tuple[str, int, bool]]:
+        """(id, owner, alive) of the containers made from an image."""
+        return [
+            (keeper.record.id, keeper.record.owner, keeper.alive)
+            for keeper in self._keepers.values()
+            if keeper.record.image_id == image_id
+        ]
+
+    @staticmethod
+    def _may_see(identity: Identity, keeper: Keeper) -> bool:
+        return (identity.admin or keeper.record.owner == identity.owner) and keeper.state.status in VISIBLE
+
+    # --- making ------------------------------------------------------------------------------------------------
+
+    async def create(self, identity: Identity, request: ContainerRequest) -> tuple[Keeper, list[str]]:
+        """A new container, and what the caller should be warned of. It has not run.
+
+        Raises:
+            NotFound: No such image.
+            AlreadyExists: The name is taken; Docker's wording.
+            InvalidArgument: See :func:`supervisor.runtime.creation.container_record`.
+            PermissionDenied: A host path the caller may not have.
+            ResourceExhausted: The owner has as many as they may.
+        """
+        parts = self.parts
+        self._admit(identity)
+        image = await parts.store.images.resolve(identity, request.image)
+        remapped = not identity.admin or request.userns_mode == "remap"
+        names = [name for owner, name in self._names if owner == identity.owner]
+        facts = ImageFacts(image.id, image.layers, image.config.config)
+        record = container_record(request, facts, identity.owner, names, remapped=remapped)
+        owner = await parts.owners.owner_of(identity, remapped=remapped)
+        self._reserve(record)
+        keeper = Keeper(parts, self._ledger, record, ContainerState(), self._forget)
+        try:
+            await self._ledger.insert(record, keeper.state)
+            keeper.record = await self._settle_mounts(owner, record)
+            await self._made(keeper)
+        except (BakehouseError, sqlite3.Error, trio.Cancelled):
+            with finish_within(CLEANUP_SECONDS):
+                await self._unmake(keeper)
+            raise
+        self._keepers[record.id] = keeper
+        await self._nursery.start(keeper.run)
+        return keeper, []
+
+    def _admit(self, identity: Identity) -> None:
+        most = self.parts.config.owner.containers_max
+        have = sum(1 for keeper in self._keepers.values() if keeper.record.owner == identity.owner)
+        if most and have >= most:
+            raise ResourceExhausted(
+                f"cannot create a container: you have {have}, and {most} are allowed",
+                hint="remove some that have ended: docker container prune",
+            )
+
+    def _reserve(self, record: ContainerRecord) -> None:
+        holder = self._names.setdefault((record.owner, record.name), record.id)
+        if holder != record.id:
+            raise AlreadyExists(
+                f'Conflict. The container name "/{record.name}" is already in use by container "{holder}". '
+                "You have to remove (or rename) that container to be able to reuse that name."
+            )
+
+    async def _settle_mounts(self, owner: Owner, record: ContainerRecord) -> ContainerRecord:
+        """Volumes are made and held, and host paths are looked at, so that a refusal comes before anything is done."""
+        settled: list[MountRecord] = []
+        for mount in record.mounts:
+            match mount.kind:
+                case MountKind.VOLUME:
+                    name = await self.parts.store.volumes.hold(
+                        owner, mount.source, record.id, anonymous=mount.anonymous
+                    )
+                    settled.append(attrs.evolve(mount, source=name))
+                case MountKind.BIND:
+                    await self._look_at(owner, mount, remapped=record.remapped)
+                    settled.append(mount)
+                case MountKind.TMPFS:
+                    settled.append(mount)
+        return attrs.evolve(record, mounts=tuple(settled))
+
+    async def _look_at(self, owner: Owner, mount: MountRecord, *, remapped: bool) -> None:
+        if mount.create_source:
+            return  # made, with the caller's credentials, when it is granted
+        await mounts.check_path(
+            self.parts.spawner,
+            mount.source,
+            owner.credentials,
+            writable=not mount.read_only,
+            forbidden=(self.parts.data_root, self.parts.run_root),
+            restricted=remapped,
+        )
+
+    async def _made(self, keeper: Keeper) -> None:
+        state = attrs.evolve(keeper.state, status=advance(keeper.state.status, Cause.CREATE))
+        await self._ledger.write(keeper.record, state, [ContainerCreate()])
+        keeper.state = state
+
+    async def _unmake(self, keeper: Keeper) -> None:
+        await self.parts.store.volumes.release(keeper.record.id, remove_anonymous=True)
+        await self._ledger.delete(keeper.record, [])
+        self._names.pop((keeper.record.owner, keeper.record.name), None)
+
+    async def rename(self, keeper: Keeper, name: str) -> None:
+        """The container has another name.
+
+        Raises:
+            InvalidArgument: Nobody may be called so.
+            AlreadyExists: Another of the owner's is.
+        """
+        old = keeper.record.name
+        wanted = attrs.evolve(keeper.record, name=checked_name(name))
+        self._reserve(wanted)
+        try:
+            await keeper.perform(lambda: keeper.rename(wanted.name))
+        finally:
+            stale = old if keeper.record.name == wanted.name else wanted.name
+            if stale != keeper.record.name:
+                self._names.pop((keeper.record.owner, stale), None)
+
+    def _forget(self, keeper: Keeper) -> None:
+        self._keepers.pop(keeper.record.id, None)
+        self._names.pop((keeper.record.owner, keeper.record.name), None)
+        for exec_id in [one for one, found in self._execs.items() if found.keeper is keeper]:
+            del self._execs[exec_id]
+
+    # --- looking on --------------------------------------------------------------------------------------------
+
+    def logs(self, keeper: Keeper, query: LogQuery) -> AsyncIterator[list[LogEntry]]:
+        """The log's entries, many at a time."""
+        files_max = self.parts.config.runtime.log_files_max
+        return read_log(keeper.log, files_max, query, lambda: not keeper.alive)
+
+    # --- execs -------------------------------------------------------------------------------------------------
+
+    async def create_exec(self, identity: Identity, keeper: Keeper, request: ExecRequest) -> Exec:
+        """A further process of a running container, not started yet.
+
+        Raises:
+            InvalidArgument: No command.
+            ResourceExhausted: The container has too many.
+        """
+        record = new_exec(keeper.record.id, identity.owner, request)
+        await self._bound_execs(keeper)
+        made = Exec(self.parts, self._ledger, keeper, record)
+        await made.create()
+        self._execs[record.id] = made
+        return made
+
+    async def _bound_execs(self, keeper: Keeper) -> None:
+        """Forget the oldest that ended when a container has had many."""
+        have = [one for one in self._execs.values() if one.keeper is keeper]
+        if len(have) < EXECS_PER_CONTAINER_MAX:
+            return
+        over = [one.record.id for one in have if one.ended.is_set()][: EXECS_PER_CONTAINER_MAX // 2]
+        if not over:
+            raise ResourceExhausted(
+                f"cannot execute in container {keeper.record.name}: it has {len(have)} execs already"
+            )
+        await self._ledger.delete_execs(over)
+        for exec_id in over:
+            self._execs.pop(exec_id, None)
+
+    def find_exec(self, identity: Identity, exec_id: str) -> Exec:
+        """The exec with this id.
+
+        Raises:
+            NotFound: None that the identity may know of; Docker's wording.
+        """
+        found = self._execs.get(exec_id)
+        if found is None or not self._may_see(identity, found.keeper):
+            raise NotFound(f"No such exec instance: {exec_id}")
+        return found
+
+    def execs_of(self, keeper: Keeper) -> list[str]:
+        """Ids of the execs that run in a container."""
+        return [one.record.id for one in self._execs.values() if one.keeper is keeper and one.record.running]
+
+    # --- for those that open and recover -----------------------------------------------------------------------
+
+    async def adopt(self, record: ContainerRecord, state: ContainerState) -> Keeper:
+        """A keeper for a container that is written down."""
+        keeper = Keeper(self.parts, self._ledger, record, state, self._forget)
+        self._keepers[record.id] = keeper
+        self._names[record.owner, record.name] = record.id
+        await self._nursery.start(keeper.run)
+        return keeper
+
+    def adopt_exec(self, made: Exec) -> None:
+        """An exec that is written down."""
+        self._execs[made.record.id] = made
+
+    def census(self) -> Mapping[str, Keeper]:
+        """The cgroups of the containers that run, and whose they are."""
+        return {keeper.group: keeper for keeper in self._keepers.values() if keeper.alive}

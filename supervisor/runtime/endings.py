@@ -1,0 +1,67 @@
+"""How a session ended: the exit code conmon wrote, or why there is none."""
+
+from __future__ import annotations
+
+import attrs
+import trio
+
+from supervisor.clock import now_ns
+from supervisor.runtime.conmon import SessionPaths
+from supervisor.tasks import in_thread
+
+UNKNOWN_CODE = 255
+POLL_SECONDS = 0.001
+POLL_SECONDS_MAX = 0.05
+MONITOR_SECONDS_MAX = 10.0
+
+
+@attrs.frozen
+class Ending:
+    """The end of a process.
+
+    Attributes:
+        code: 128 + signal when killed; 255 when it is not known.
+        time_ns: When, wall time.
+        reason: Why the code is not known; empty if it is.
+    """
+
+    code: int
+    time_ns: int
+    reason: str = ""
+
+
+def read_ending(paths: SessionPaths) -> Ending | None:
+    """What the exit file says; None if it is not (wholly) written."""
+    try:
+        text = paths.exit_file.read_text()
+        time_ns = paths.exit_file.stat().st_mtime_ns
+    except OSError:
+        return None
+    return Ending(int(text), time_ns) if text.strip().isdigit() else None
+
+
+async def await_ending(paths: SessionPaths) -> Ending:
+    """The ending of a session whose process is gone: conmon writes it within moments, unless it is gone too."""
+    ended_ns = now_ns()
+    pause = POLL_SECONDS
+    with trio.move_on_after(MONITOR_SECONDS_MAX):
+        while True:
+            ending = await in_thread(lambda: read_ending(paths))
+            if ending is not None:
+                return ending
+            if not await in_thread(lambda: _monitored(paths)):
+                break
+            await trio.sleep(pause)
+            pause = min(2 * pause, POLL_SECONDS_MAX)
+    late = await in_thread(lambda: read_ending(paths))
+    return late or Ending(UNKNOWN_CODE, ended_ns, "its monitor was lost, and the exit code with it")
+
+
+def _monitored(paths: SessionPaths) -> bool:
+    """Whether a conmon of this session is still there."""
+    try:
+        pid = int(paths.monitor_pid_file.read_text())
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return str(paths.directory).encode() in file.read()
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,233 @@
+"""Further processes in a running container.
+
+An exec has a session of its own below its container's, so that it outlives the daemon as the container does. It enters
+the container's cgroup before it is executed.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+
+import attrs
+import orjson
+import trio
+
+from protocol.events import ExecCreate, ExecDetach, ExecDie, ExecStart, EventData
+from supervisor.access.requests import ExecRequest
+from supervisor.clock import now_ns
+from supervisor.errors import BakehouseError, Conflict, InvalidArgument
+from supervisor.linux import mounts
+from supervisor.runtime import spec
+from supervisor.runtime.assembly import capabilities_of, container_user, session_paths
+from supervisor.runtime.attach import Attachment, AttachRequest
+from supervisor.runtime.cgroup_tree import monitors_group
+from supervisor.runtime.conmon import SessionInputs, SessionPaths, control, open_session
+from supervisor.runtime.endings import await_ending
+from supervisor.runtime.keeper import RESIZE, Keeper
+from supervisor.runtime.ledger import Ledger
+from supervisor.runtime.parts import Parts
+from supervisor.runtime.processes import identify, open_process, send_signal, wait_end
+from supervisor.runtime.records import ExecRecord
+from supervisor.tasks import in_thread
+
+NOT_FOUND_CODE, NOT_EXECUTABLE_CODE = 127, 126
+
+
+class Exec:
+    """One further process of a container. Its record is changed by its own task alone.
+
+    Attributes:
+        keeper: Of the container it is in.
+        record: What it is, and what it has become.
+        ended: Set when it has ended, or could not be started.
+    """
+
+    def __init__(self, parts: Parts, ledger: Ledger, keeper: Keeper, record: ExecRecord) -> None:
+        self.keeper = keeper
+        self.record = record
+        self.ended = trio.Event()
+        self._parts = parts
+        self._ledger = ledger
+        directory = session_paths(parts.run_root, keeper.record).directory / "execs" / record.id
+        self._paths = SessionPaths(directory, keeper.record.id)
+        if record.exit_code is not None:
+            self.ended.set()
+
+    @property
+    def command_line(self) -> str:
+        """As Docker's events say it."""
+        return " ".join(self.record.request.command)
+
+    async def create(self) -> None:
+        """It is written down, and told."""
+        await self._write(ExecCreate(exec_id=self.record.id, command=self.command_line))
+
+    async def start(self, attachment: Attachment | None, *, terminal: bool) -> None:
+        """It runs, with the client at its stdio where there is one.
+
+        Raises:
+            Conflict: It was started before, or its container does not run; Docker's wording.
+            Internal: The runtime could not start it; the exit code is 126 or 127 then.
+        """
+        if self.record.started:
+            raise Conflict(f"Error: Exec command {self.record.id} is already running")
+        if not self.keeper.alive:
+            raise Conflict(f"Container {self.keeper.record.id} is not running")
+        self.record = attrs.evolve(self.record, started=True)
+        await self.keeper.perform(lambda: self._start(attachment, terminal=terminal))
+
+    async def _start(self, attachment: Attachment | None, *, terminal: bool) -> None:
+        try:
+            await self._run(attachment, terminal=terminal)
+        except BakehouseError as error:
+            code = NOT_EXECUTABLE_CODE if "ermission denied" in error.message else NOT_FOUND_CODE
+            self.record = attrs.evolve(self.record, exit_code=code, failure=error.message)
+            await self._write(ExecDie(exec_id=self.record.id, exit_code=code))
+            if attachment is not None:
+                attachment.give_up()
+            self.ended.set()
+            await in_thread(lambda: shutil.rmtree(self._paths.directory, ignore_errors=True))
+            raise
+
+    async def _run(self, attachment: Attachment | None, *, terminal: bool) -> None:
+        parts, container = self._parts, self.keeper.record
+        await self._prepare(terminal=terminal)
+        fds = await in_thread(lambda: parts.tree.cgroups.entry_fds(monitors_group(container.owner)))
+        inputs = SessionInputs(
+            paths=self._paths,
+            log=None,
+            log_bytes_max=0,
+            entry_paths=parts.tree.entry_paths(self.keeper.group),
+            monitor_fds=fds,
+            terminal=terminal,
+            open_stdin=attachment is not None and attachment.request.stdin,
+            stdin_once=True,
+            is_exec=True,
+            attached=attachment is not None,
+        )
+        try:
+            session = await open_session(parts.spawner, parts.config.runtime.conmon, parts.runtime, inputs)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        try:
+            if attachment is not None:
+                await session.socket_ready()
+                await attachment.connect(self._paths.attach_socket)
+                await session.go()
+            pid = await session.pid()
+        finally:
+            await trio.aclose_forcefully(session)
+        # It may have ended already, and nobody else can have its pid while its conmon has not reaped it.
+        process = await in_thread(lambda: identify(pid, parts.boot_id))
+        self.record = attrs.evolve(self.record, process=process)
+        await self._write(ExecStart(exec_id=self.record.id, command=self.command_line))
+        self.watch()
+
+    async def _prepare(self, *, terminal: bool) -> None:
+        parts, container, request = self._parts, self.keeper.record, self.record.request
+        owner = await parts.owners.owner(container.owner, remapped=container.remapped)
+        rootfs = parts.store.snapshots.get(container.id).rootfs
+        root_fd = await mounts.open_in_mounts(parts.spawner, rootfs)
+        try:
+            user = await in_thread(
+                lambda: container_user(root_fd, request.user or container.user, owner)
+            )
+        finally:
+            os.close(root_fd)
+        confined = owner.remapped or parts.runtime.places or parts.tree.confines_devices
+        env = spec.merge_environment(container.env, request.env)
+        process = spec.ProcessInputs(
+            args=request.command,
+            env=spec.default_environment(env, container.hostname, user.home, terminal=terminal),
+            cwd=request.working_dir or container.working_dir,
+            user=user,
+            terminal=terminal,
+            capabilities=spec.ALL_CAPABILITIES
+            if request.privileged
+            else capabilities_of(container, devices_confined=confined),
+            no_new_privileges=any(
+                option.startswith("no-new-privileges") for option in container.request.security_opt
+            ),
+        )
+        text = orjson.dumps(spec.process_spec(process))
+        await in_thread(lambda: _make_directory(self._paths, text))
+
+    def watch(self) -> None:
+        """Have its end waited for, in its container's nursery."""
+        self.keeper.nursery.start_soon(self._watch)
+
+    async def _watch(self) -> None:
+        process = self.record.process
+        pidfd = None if process is None else open_process(process, self._parts.boot_id)
+        if pidfd is not None:
+            try:
+                await wait_end(pidfd)
+            finally:
+                os.close(pidfd)
+        ending = await await_ending(self._paths)
+        self.record = attrs.evolve(self.record, exit_code=ending.code, failure=ending.reason)
+        await self._write(ExecDie(exec_id=self.record.id, exit_code=ending.code))
+        self.ended.set()
+        await in_thread(lambda: shutil.rmtree(self._paths.directory, ignore_errors=True))
+
+    async def resize(self, height: int, width: int) -> None:
+        """Its terminal has this size.
+
+        Raises:
+            Conflict: It does not run.
+        """
+        if not self.record.started or self.ended.is_set():
+            raise Conflict(f"cannot resize exec {self.record.id}: it is not running")
+        await in_thread(lambda: control(self._paths, RESIZE, height, width))
+
+    async def detached(self) -> None:
+        """Its client typed the detach keys."""
+        await self._ledger.tell(self.keeper.record, ExecDetach(exec_id=self.record.id))
+
+    def hang_up(self) -> None:
+        """Nobody is at its terminal any more."""
+        process = self.record.process
+        pidfd = None if process is None else open_process(process, self._parts.boot_id)
+        if pidfd is not None:
+            send_signal(pidfd, signal.SIGHUP)
+            os.close(pidfd)
+
+    async def _write(self, *events: EventData) -> None:
+        await self._ledger.write_exec(self.keeper.record, self.record, events)
+
+
+def new_exec(container_id: str, owner: int, request: ExecRequest) -> ExecRecord:
+    """A new exec's record.
+
+    Raises:
+        InvalidArgument: It has no command; Docker's wording.
+    """
+    if not request.command:
+        raise InvalidArgument("No exec command specified")
+    return ExecRecord(secrets.token_hex(32), container_id, owner, request, now_ns())
+
+
+def exec_attachment(request: ExecRequest, *, terminal: bool) -> Attachment:
+    """A client's place at an exec's stdio, before it is started."""
+    wish = AttachRequest(
+        stdin=request.attach_stdin,
+        stdout=request.attach_stdout,
+        stderr=request.attach_stderr,
+        detach_keys=request.detach_keys,
+    )
+    return Attachment(wish, terminal=terminal, stdin_once=True)
+
+
+def _make_directory(paths: SessionPaths, process: bytes) -> None:
+    paths.directory.mkdir(mode=0o711, parents=True)
+    paths.exit_file.parent.mkdir(mode=0o700)
+    path = paths.directory / "process.json"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(process)
+
+

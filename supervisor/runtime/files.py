@@ -1,0 +1,36 @@
+"""The three small files every container gets of its own: hosts, hostname, resolv.conf; pure. See hosts(5), resolv.conf(5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+LOCAL_NAMES = (
+    "127.0.0.1\tlocalhost",
+    "::1\tlocalhost ip6-localhost ip6-loopback",
+    "fe00::0\tip6-localnet",
+    "ff00::0\tip6-mcastprefix",
+    "ff02::1\tip6-allnodes",
+    "ff02::2\tip6-allrouters",
+)
+
+
+def hosts(hostname: str, address: str, extra: Sequence[str]) -> str:
+    """``/etc/hosts``: the local names, what was asked for (``name:address``), and the container's own name."""
+    lines = list(LOCAL_NAMES)
+    for entry in extra:
+        name, _, where = entry.partition(":")
+        lines.append(f"{where}\t{name}")
+    if address:
+        lines.append(f"{address}\t{hostname}")
+    return "\n".join(lines) + "\n"
+
+
+def resolv_conf(nameservers: Sequence[str], search: Sequence[str], options: Sequence[str]) -> str:
+    """``/etc/resolv.conf``."""
+    lines = []
+    if search:
+        lines.append(f"search {' '.join(search)}")
+    lines += [f"nameserver {nameserver}" for nameserver in nameservers]
+    if options:
+        lines.append(f"options {' '.join(options)}")
+    return "\n".join(lines) + "\n" if lines else ""

@@ -1,0 +1,130 @@
+"""Writing down what becomes of a container: the row, and the event that tells it, in one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from protocol.events import EventData
+from supervisor.database.database import Database
+from supervisor.events.journal import Events
+from supervisor.runtime.records import (
+    ContainerRecord,
+    ContainerState,
+    ExecRecord,
+    dump,
+    load_exec,
+    load_record,
+    load_state,
+)
+
+
+class Ledger:
+    """The rows of containers and execs."""
+
+    def __init__(self, database: Database, events: Events) -> None:
+        self._database = database
+        self._events = events
+
+    async def insert(self, record: ContainerRecord, state: ContainerState) -> None:
+        """A container is about to be made.
+
+        Raises:
+            sqlite3.IntegrityError: Its owner has another of that name.
+        """
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT INTO containers (id, owner, name, record, state) VALUES (?, ?, ?, ?, ?)",
+                (record.id, record.owner, record.name, dump(record), dump(state)),
+            )
+
+        await self._database.write(work)
+
+    async def write(
+        self, record: ContainerRecord, state: ContainerState, events: Sequence[EventData] = ()
+    ) -> None:
+        """The container is now so, and these events say why."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE containers SET name = ?, record = ?, state = ? WHERE id = ?",
+                (record.name, dump(record), dump(state), record.id),
+            )
+            self._tell(connection, record, events)
+
+        await self._database.write(work)
+
+    async def tell(self, record: ContainerRecord, *events: EventData) -> None:
+        """Nothing of the container changed, but something happened to it."""
+        await self._database.write(lambda connection: self._tell(connection, record, events))
+
+    async def delete(self, record: ContainerRecord, events: Sequence[EventData]) -> None:
+        """The container is gone."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM containers WHERE id = ?", (record.id,))
+            self._tell(connection, record, events)
+
+        await self._database.write(work)
+
+    async def write_exec(
+        self, container: ContainerRecord, record: ExecRecord, events: Sequence[EventData] = ()
+    ) -> None:
+        """The exec is now so."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT INTO execs (id, container_id, record) VALUES (?, ?, ?)"
+                " ON CONFLICT (id) DO UPDATE SET record = excluded.record",
+                (record.id, container.id, dump(record)),
+            )
+            self._tell(connection, container, events)
+
+        await self._database.write(work)
+
+    async def delete_execs(self, exec_ids: Sequence[str]) -> None:
+        """These execs are forgotten."""
+        rows = [(exec_id,) for exec_id in exec_ids]
+        await self._database.write(
+            lambda connection: connection.executemany("DELETE FROM execs WHERE id = ?", rows)
+        )
+
+    async def read(self) -> list[tuple[ContainerRecord, ContainerState, list[ExecRecord]]]:
+        """All containers with their execs, oldest first."""
+
+        def work(
+            connection: sqlite3.Connection,
+        ) -> list[tuple[ContainerRecord, ContainerState, list[ExecRecord]]]:
+            execs: dict[str, list[ExecRecord]] = {}
+            for row in connection.execute("SELECT container_id, record FROM execs"):
+                execs.setdefault(row["container_id"], []).append(load_exec(row["record"]))
+            rows = connection.execute("SELECT id, record, state FROM containers ORDER BY rowid")
+            return [
+                (load_record(row["record"]), load_state(row["state"]), execs.get(row["id"], []))
+                for row in rows
+            ]
+
+        return await self._database.read(work)
+
+    def _tell(
+        self, connection: sqlite3.Connection, record: ContainerRecord, events: Sequence[EventData]
+    ) -> None:
+        for data in events:
+            self._events.record(
+                connection,
+                data,
+                owner=record.owner,
+                subject=record.id,
+                attributes=_attributes(record, data),
+            )
+
+
+def _attributes(record: ContainerRecord, data: EventData) -> Mapping[str, str]:
+    """Docker's actor attributes: labels, image, name, and what the kind itself says."""
+    said = {
+        key: str(value)
+        for key, field in (("exitCode", "exit_code"), ("signal", "signal"), ("oldName", "old_name"), ("execID", "exec_id"))
+        if (value := getattr(data, field, None)) is not None
+    }
+    return {**record.labels, "image": record.image_reference, "name": record.name, **said}

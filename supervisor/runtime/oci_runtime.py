@@ -1,0 +1,182 @@
+"""crun or runc: the lower half, called for single verbs.
+
+The daemon's own cgroup tree is used with either: crun with its cgroup manager off, runc with paths we have made. Which
+one is taken is found out at start by running a real container with each, in the order of the settings.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+import trio
+from attrs import frozen
+
+from supervisor.errors import BakehouseError, Internal, Unavailable
+from supervisor.linux.cgroup import Cgroups
+from supervisor.linux.idmap import IdMap
+from supervisor.linux.spawner import Command, Completed, Spawner
+from supervisor.runtime.spec import ProcessInputs, SpecInputs, SpecMount, build_spec
+from supervisor.tasks import finish_within, in_thread
+
+TRIAL_SECONDS = 10.0
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
+@frozen
+class OciRuntime:
+    """One runtime of this host.
+
+    Attributes:
+        name: ``crun`` or ``runc``.
+        path: Of its program.
+        version: As it says itself.
+        root: Where it keeps its state.
+        places: It puts processes into cgroups itself, by ``cgroupsPath``.
+        reason: Why it was taken, for the journal.
+    """
+
+    name: str
+    path: str
+    version: str
+    root: Path
+    places: bool
+    reason: str = ""
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What stands before the verb."""
+        manager = () if self.places else ("--cgroup-manager=disabled",)
+        return (*manager, "--root", str(self.root))
+
+    def command(self, *words: str) -> tuple[str, ...]:
+        """The whole command line of a verb."""
+        return (self.path, *self.arguments, *words)
+
+    async def start(self, spawner: Spawner, container_id: str) -> None:
+        """Let a created container's process run.
+
+        Raises:
+            Internal: With the runtime's own words, e.g. that the command does not exist.
+        """
+        await self._verb(spawner, "start", container_id)
+
+    async def delete(self, spawner: Spawner, container_id: str) -> None:
+        """End and forget a container; not knowing it is success."""
+        if await in_thread((self.root / container_id).exists):
+            await self._verb(spawner, "delete", "--force", container_id)
+
+    async def knows(self, spawner: Spawner, container_id: str) -> str | None:
+        """What the runtime calls the container's state (``created``, ``running``, ``stopped``); None if it has none."""
+        done = await spawner.run(Command(self.command("state", container_id), env=ENVIRONMENT))
+        if done.returncode != 0:
+            return None
+        state = orjson.loads(done.stdout)
+        return str(state.get("status")) if isinstance(state, dict) else None
+
+    async def _verb(self, spawner: Spawner, verb: str, *words: str) -> None:
+        done = await spawner.run(Command(self.command(verb, *words), env=ENVIRONMENT))
+        if done.returncode != 0:
+            raise Internal(f"{self.name} cannot {verb} the container: {complaint(done)}")
+
+
+def complaint(done: Completed) -> str:
+    """The last line a failed command wrote."""
+    return last_line(done.stderr) or last_line(done.stdout) or f"it ended with {done.returncode}"
+
+
+def last_line(output: bytes) -> str:
+    """The last line of a program's output that says something; control characters taken out."""
+    lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
+    return "".join(char for char in lines[-1] if char.isprintable()) if lines else ""
+
+
+async def choose(
+    names: Sequence[str], spawner: Spawner, cgroups: Cgroups, run_root: Path
+) -> OciRuntime:
+    """The first of ``names`` that runs a container here.
+
+    Raises:
+        Unavailable: None does; each one's complaint is told.
+    """
+    complaints = []
+    for name in names:
+        try:
+            candidate = await _candidate(name, spawner, run_root)
+            await _try(candidate, spawner, cgroups, run_root)
+        except BakehouseError as error:
+            complaints.append(f"{name}: {error.message}")
+            continue
+        reason = "; ".join(["it ran a trial container", *complaints])
+        return OciRuntime(
+            name, candidate.path, candidate.version, candidate.root, candidate.places, reason
+        )
+    raise Unavailable(
+        f"cannot run containers: {'; '.join(complaints)}",
+        hint="install crun or runc",
+    )
+
+
+async def _candidate(name: str, spawner: Spawner, run_root: Path) -> OciRuntime:
+    path = shutil.which(name, path=ENVIRONMENT["PATH"])
+    if path is None:
+        raise Unavailable("it is not installed")
+    done = await spawner.run(Command((path, "--version"), env=ENVIRONMENT))
+    if done.returncode != 0:
+        raise Unavailable(f"it does not tell its version: {complaint(done)}")
+    version = done.stdout.decode(errors="replace").partition("\n")[0].rpartition(" ")[2]
+    root = run_root / name
+    await in_thread(lambda: root.mkdir(mode=0o700, parents=True, exist_ok=True))
+    return OciRuntime(name, path, version, root, places=name != "crun")
+
+
+async def _try(runtime: OciRuntime, spawner: Spawner, cgroups: Cgroups, run_root: Path) -> None:
+    """Run ``true`` from the host's own ``/usr`` in a container of its own."""
+    name = f"trial-{runtime.name}-{os.getpid()}"
+    bundle = run_root / name
+    group = f"trial/{runtime.name}"
+    await in_thread(lambda: _write_trial(bundle, runtime, cgroups.runtime_path(group)))
+    await in_thread(lambda: cgroups.create(group))
+    entries = await in_thread(lambda: cgroups.entry_fds(group))
+    try:
+        with trio.fail_after(TRIAL_SECONDS):
+            done = await spawner.run(
+                Command(
+                    runtime.command("run", "--bundle", str(bundle), name),
+                    env=ENVIRONMENT,
+                    cgroup_fds=tuple(entries),
+                    dies_with_daemon=True,
+                )
+            )
+    except trio.TooSlowError as error:
+        raise Unavailable(f"a trial container did not end within {TRIAL_SECONDS:.0f} s") from error
+    finally:
+        for entry in entries:
+            os.close(entry)
+        with finish_within(TRIAL_SECONDS):
+            await in_thread(lambda: cgroups.kill(group))
+            await runtime.delete(spawner, name)
+            await in_thread(lambda: cgroups.remove("trial"))
+            await in_thread(lambda: shutil.rmtree(bundle))
+    if done.returncode != 0:
+        raise Unavailable(f"a trial container failed: {complaint(done)}")
+
+
+def _write_trial(bundle: Path, runtime: OciRuntime, cgroups_path: str) -> None:
+    rootfs = bundle / "rootfs"
+    rootfs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shown = [path for path in ("/usr", "/bin", "/lib", "/lib64") if Path(path).is_dir()]
+    inputs = SpecInputs(
+        process=ProcessInputs(args=("/usr/bin/true",), no_new_privileges=True),
+        rootfs=rootfs,
+        id_map=IdMap.IDENTITY,
+        hostname="trial",
+        mounts=tuple(SpecMount(path, path, "bind", ("bind", "ro")) for path in shown),
+        cgroups_path=cgroups_path if runtime.places else None,
+    )
+    (bundle / "config.json").write_bytes(orjson.dumps(build_spec(inputs)))
+
+

@@ -1,0 +1,80 @@
+"""What every keeper, exec and build step works with, gathered once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from attrs import frozen
+
+from supervisor.access.owners import Owner, Owners
+from supervisor.config import Config
+from supervisor.database.database import Database
+from supervisor.events.events import Events
+from supervisor.linux.mounts import user_namespace
+from supervisor.linux.spawner import Spawner
+from supervisor.monitor.monitor import Monitor
+from supervisor.network.networks import Networks
+from supervisor.runtime.cgroup_tree import CgroupTree
+from supervisor.runtime.oci_runtime import OciRuntime
+from supervisor.runtime.seccomp import Profile
+from supervisor.store.store import Store
+from supervisor.tasks import in_thread
+
+
+@frozen
+class Parts:
+    """The services below the runtime, and what was found out about the host at start.
+
+    Attributes:
+        boot_id: Of this boot, for telling processes apart across reboots.
+        profile: The default seccomp profile.
+    """
+
+    config: Config
+    database: Database
+    events: Events
+    spawner: Spawner
+    owners: Owners
+    store: Store
+    networks: Networks
+    monitor: Monitor
+    tree: CgroupTree
+    runtime: OciRuntime
+    profile: Profile
+    boot_id: str
+
+    @property
+    def run_root(self) -> Path:
+        """What is lost at a reboot."""
+        return self.config.run_root
+
+    @property
+    def data_root(self) -> Path:
+        """What is kept."""
+        return self.config.data_root
+
+    async def user_namespace(self, owner: Owner) -> Path | None:
+        """The owner's pinned user namespace, made when it is first wanted; None for who is not remapped."""
+        if not owner.remapped:
+            return None
+        pin = self.run_root / "ns" / "user" / f"{owner.uid}-{owner.map_digest}"
+        await user_namespace(self.spawner, pin, owner.id_map)
+        return pin
+
+
+async def own_directory(path: Path, owner: Owner) -> Path:
+    """``path`` exists, and only root and the owner's container root can enter it.
+
+    Runtimes look below it as the container's root, so the directory belongs to the group that is 0 inside; the boundary
+    for everybody else is that what is mounted below it is in the daemon's own mount namespace.
+    """
+
+    def make() -> Path:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if owner.remapped:
+            os.chown(path, 0, owner.id_map.gid_outside(0))
+            path.chmod(0o710)
+        return path
+
+    return await in_thread(make)

@@ -1,0 +1,57 @@
+"""Telling a process from any later one with the same pid, and waiting for its end. See pidfd_open(2), proc(5)."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import trio
+
+from supervisor.runtime.records import ProcessIdentity
+
+START_TICKS_FIELD = 22
+FIELDS_BEFORE_COMM_ENDS = 3
+
+
+def boot_id() -> str:
+    """Identity of this boot of the host."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def identify(pid: int, boot: str) -> ProcessIdentity | None:
+    """The identity of the process that has ``pid`` now; None if there is none, or only its zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    after_comm = stat.rpartition(")")[2].split()  # the name may hold blanks and brackets
+    if after_comm[0] in {"Z", "X"}:
+        return None
+    return ProcessIdentity(pid, int(after_comm[START_TICKS_FIELD - FIELDS_BEFORE_COMM_ENDS]), boot)
+
+
+def open_process(process: ProcessIdentity, boot: str) -> int | None:
+    """A pidfd of exactly this process; None if it is gone."""
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return None
+    if identify(process.pid, boot) == process:
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+async def wait_end(pidfd: int) -> None:
+    """Return when the process has ended."""
+    await trio.lowlevel.wait_readable(pidfd)
+
+
+def send_signal(pidfd: int, number: int) -> bool:
+    """The signal is sent; False when the process is gone."""
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,177 @@
+"""What is written down about a container and its execs, and what changes while it lives.
+
+Words: a *record* is fixed when the container is created (renaming aside); its *state* changes, and is changed by its
+keeper alone. Both are kept as JSON beside the columns that are searched by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+import cattrs
+import orjson
+from cattrs.preconf.orjson import make_converter
+
+from supervisor.access.requests import ContainerRequest, ExecRequest, MountKind
+from supervisor.clock import rfc3339
+from supervisor.runtime.status import Status
+
+
+@attrs.frozen
+class MountRecord:
+    """A mount as it was settled at creation.
+
+    Attributes:
+        source: The host path of a bind, the name of a volume, empty for a tmpfs.
+        anonymous: A volume that goes with its container.
+        options: tmpfs options as the kernel takes them.
+    """
+
+    kind: MountKind
+    target: str
+    source: str = ""
+    read_only: bool = False
+    anonymous: bool = False
+    create_source: bool = False
+    copy_up: bool = True
+    options: tuple[str, ...] = ()
+    propagation: str = ""
+
+
+@attrs.frozen
+class ContainerRecord:
+    """What a container is, settled at creation: the request over the image's defaults.
+
+    Attributes:
+        id: 64 hex digits.
+        owner: The host uid whose container it is.
+        name: Without Docker's leading slash.
+        image_reference: As the caller named it.
+        layers: The image's layers, bottom first.
+        args: The command that is run, entry point and all.
+        entrypoint: What of it is the entry point, for inspection.
+        command: What of it is the command.
+        remapped: It runs in its owner's user namespace.
+    """
+
+    id: str
+    owner: int
+    name: str
+    created_ns: int
+    request: ContainerRequest
+    image_id: str
+    image_reference: str
+    layers: tuple[str, ...]
+    args: tuple[str, ...]
+    entrypoint: tuple[str, ...] | None
+    command: tuple[str, ...] | None
+    env: tuple[str, ...]
+    working_dir: str
+    user: str
+    labels: Mapping[str, str]
+    hostname: str
+    stop_signal: str
+    exposed_ports: tuple[str, ...]
+    mounts: tuple[MountRecord, ...]
+    remapped: bool
+
+    @property
+    def short_id(self) -> str:
+        """The first twelve digits, as people read them."""
+        return self.id[:12]
+
+
+@attrs.frozen
+class ProcessIdentity:
+    """A process that can be told from any later one with the same pid.
+
+    Attributes:
+        start_ticks: Field 22 of ``/proc/<pid>/stat``.
+        boot_id: ``/proc/sys/kernel/random/boot_id``.
+    """
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+
+
+@attrs.frozen
+class ContainerState:
+    """What changes while a container lives; replaced as a whole by its keeper.
+
+    Attributes:
+        process: Its first process while there is one.
+        exit_code: Of the last run.
+        error: Why the last start failed, or why an exit code is unknown.
+        oom_killed: The kernel ended a process of the last run for want of memory.
+        started_ns: Of the last run; 0 if it never ran. Likewise ``finished_ns``.
+    """
+
+    status: Status = Status.CREATING
+    process: ProcessIdentity | None = None
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    started_ns: int = 0
+    finished_ns: int = 0
+
+    @property
+    def started_at(self) -> str:
+        """RFC 3339."""
+        return rfc3339(self.started_ns)
+
+
+@attrs.frozen
+class ExecRecord:
+    """A further process of a container.
+
+    Attributes:
+        process: While it runs.
+        exit_code: None until it ended.
+        failure: Why it could not be started.
+    """
+
+    id: str
+    container_id: str
+    owner: int
+    request: ExecRequest
+    created_ns: int
+    process: ProcessIdentity | None = None
+    started: bool = False
+    exit_code: int | None = None
+    failure: str = ""
+
+    @property
+    def running(self) -> bool:
+        """It was started and has not ended."""
+        return self.process is not None and self.exit_code is None
+
+
+def _make() -> cattrs.Converter:
+    converter = make_converter()
+    converter.omit_if_default = True
+    return converter
+
+
+_CONVERTER = _make()
+
+
+def dump(value: ContainerRecord | ContainerState | ExecRecord) -> str:
+    """As it is kept in the database."""
+    return orjson.dumps(_CONVERTER.unstructure(value)).decode()
+
+
+def load_record(text: str) -> ContainerRecord:
+    """The inverse of :func:`dump`."""
+    return _CONVERTER.structure(orjson.loads(text), ContainerRecord)
+
+
+def load_state(text: str) -> ContainerState:
+    """The inverse of :func:`dump`."""
+    return _CONVERTER.structure(orjson.loads(text), ContainerState)
+
+
+def load_exec(text: str) -> ExecRecord:
+    """The inverse of :func:`dump`."""
+    return _CONVERTER.structure(orjson.loads(text), ExecRecord)

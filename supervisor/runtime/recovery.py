@@ -1,0 +1,223 @@
+"""Start is recovery: read the records, look at the kernel, make a keeper for each, finish or undo what was half done.
+
+What a run has come to is decided by :func:`decide` from the record and what can be seen, and carried out here. A process is
+taken over only when boot, pid and start time all agree. What started and ended while nobody looked yields both events,
+with the true code and time; where the code is lost, the reason is told.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import shutil
+import signal
+from collections.abc import Collection
+from pathlib import Path
+from typing import assert_never
+
+import attrs
+
+from supervisor.clock import now_ns
+from supervisor.network.networks import Endpoint
+from supervisor.runtime.assembly import dismantle, session_paths
+from supervisor.runtime.containers import Containers
+from supervisor.runtime.endings import UNKNOWN_CODE, Ending, read_ending
+from supervisor.runtime.execs import Exec
+from supervisor.runtime.keeper import Keeper
+from supervisor.runtime.ledger import Ledger
+from supervisor.runtime.parts import Parts
+from supervisor.runtime.processes import identify
+from supervisor.runtime.records import ContainerRecord, ContainerState, ExecRecord
+from supervisor.runtime.status import Status
+from supervisor.tasks import in_thread
+
+CUT_OFF = "the daemon ended while it was being started"
+
+
+class Finding(enum.Enum):
+    """What is to be done about a container found at start."""
+
+    KEEP = enum.auto()
+    CLEAN = enum.auto()
+    FORGET = enum.auto()
+    UNDO_START = enum.auto()
+    CONFIRM_START = enum.auto()
+    CONFIRM_AND_END = enum.auto()
+    ADOPT = enum.auto()
+    END = enum.auto()
+    FINISH_REMOVAL = enum.auto()
+
+
+@attrs.frozen
+class Seen:
+    """What the kernel and the session directory tell of a container.
+
+    Attributes:
+        process_alive: The recorded process, and no other with its pid.
+        runtime_state: The runtime's word for it; None if it knows none.
+        ended: conmon wrote an exit code.
+        traces: A session directory or a cgroup is there.
+    """
+
+    process_alive: bool = False
+    runtime_state: str | None = None
+    ended: bool = False
+    traces: bool = False
+
+
+def decide(status: Status, seen: Seen) -> Finding:
+    """What to do; pure."""
+    match status:
+        case Status.CREATING:
+            return Finding.FORGET
+        case Status.CREATED | Status.EXITED | Status.DEAD:
+            return Finding.CLEAN if seen.traces else Finding.KEEP
+        case Status.STARTING:
+            if seen.process_alive:
+                return Finding.CONFIRM_START if seen.runtime_state == "running" else Finding.UNDO_START
+            return Finding.CONFIRM_AND_END if seen.ended else Finding.UNDO_START
+        case Status.RUNNING | Status.PAUSED:
+            return Finding.ADOPT if seen.process_alive else Finding.END
+        case Status.REMOVING | Status.REMOVED:
+            return Finding.FINISH_REMOVAL
+        case _:
+            assert_never(status)
+
+
+async def recover(containers: Containers) -> None:
+    """Take over what is there; afterwards records and kernel agree."""
+    parts = containers.parts
+    ledger = Ledger(parts.database, parts.events)
+    rows = await ledger.read()
+    found = {}
+    for record, state, _ in rows:
+        found[record.id] = decide(state.status, await _see(parts, record, state))
+    live = {key for key, finding in found.items() if finding in {Finding.ADOPT, Finding.CONFIRM_START}}
+    await parts.store.snapshots.recover({record.id for record, _, _ in rows})
+    endpoints = await parts.networks.recover(live)
+    for record, state, execs in rows:
+        if found[record.id] is Finding.FORGET:
+            await dismantle(parts, record)
+            await parts.store.volumes.release(record.id, remove_anonymous=True)
+            await ledger.delete(record, [])
+            continue
+        keeper = await containers.adopt(record, state)
+        await _carry_out(found[record.id], keeper, endpoints.get(record.id))
+        if keeper.gone.is_set():
+            continue
+        for row in execs:
+            await _recover_exec(containers, ledger, keeper, row)
+    await _sweep(parts, live)
+
+
+async def _see(parts: Parts, record: ContainerRecord, state: ContainerState) -> Seen:
+    process = state.process
+    session = session_paths(parts.run_root, record)
+
+    def look() -> Seen:
+        same_boot = process is not None and process.boot_id == parts.boot_id
+        alive = process is not None and same_boot and identify(process.pid, parts.boot_id) == process
+        group = f"u{record.owner}/{record.id}"
+        return Seen(
+            process_alive=alive,
+            ended=same_boot and read_ending(session) is not None,
+            traces=session.directory.exists() or parts.tree.cgroups.exists(group),
+        )
+
+    seen = await in_thread(look)
+    if state.status is Status.STARTING and seen.process_alive:
+        return attrs.evolve(seen, runtime_state=await parts.runtime.knows(parts.spawner, record.id))
+    return seen
+
+
+async def _carry_out(finding: Finding, keeper: Keeper, endpoint: Endpoint | None) -> None:
+    match finding:
+        case Finding.KEEP | Finding.FORGET:
+            return
+        case Finding.CLEAN:
+            await dismantle(keeper.parts, keeper.record)
+        case Finding.UNDO_START:
+            await keeper.undo_start(CUT_OFF)
+        case Finding.CONFIRM_START:
+            await keeper.confirm_start(now_ns())
+            await _adopt(keeper, endpoint)
+        case Finding.CONFIRM_AND_END:
+            ending = await in_thread(lambda: _ending(keeper))
+            await keeper.confirm_start(ending.time_ns)
+            await keeper.end(ending)
+        case Finding.ADOPT:
+            await _adopt(keeper, endpoint)
+        case Finding.END:
+            await _end(keeper)
+        case Finding.FINISH_REMOVAL:
+            await keeper.finish_removal(volumes=keeper.record.request.auto_remove)
+        case _:
+            assert_never(finding)
+
+
+async def _adopt(keeper: Keeper, endpoint: Endpoint | None) -> None:
+    if not keeper.adopt(endpoint):
+        await _end(keeper)
+
+
+async def _end(keeper: Keeper) -> None:
+    await keeper.end(await in_thread(lambda: _ending(keeper)))
+    keeper.after_run()
+
+
+def _ending(keeper: Keeper) -> Ending:
+    process = keeper.state.process
+    if process is not None and process.boot_id != keeper.parts.boot_id:
+        return Ending(UNKNOWN_CODE, now_ns(), "the host was restarted")
+    ending = read_ending(session_paths(keeper.parts.run_root, keeper.record))
+    return ending or Ending(
+        UNKNOWN_CODE, now_ns(), "its monitor was lost while the daemon was down, and the exit code with it"
+    )
+
+
+async def _recover_exec(containers: Containers, ledger: Ledger, keeper: Keeper, row: ExecRecord) -> None:
+    made = Exec(containers.parts, ledger, keeper, row)
+    containers.adopt_exec(made)
+    if row.started and row.exit_code is None or row.running:
+        made.watch()
+
+
+async def _sweep(parts: Parts, live: Collection[str]) -> None:
+    """What no record knows of goes: session directories, and the groups and conmons of containers that do not run."""
+    directory = parts.run_root / "containers"
+    await in_thread(lambda: _remove_strays(directory, live))
+    for owner_group in await in_thread(lambda: parts.tree.cgroups.children("")):
+        await _sweep_owner(parts, owner_group, live)
+
+
+async def _sweep_owner(parts: Parts, owner_group: str, live: Collection[str]) -> None:
+    cgroups = parts.tree.cgroups
+    for name in await in_thread(lambda: cgroups.children(owner_group)):
+        if name == "monitors":
+            await in_thread(lambda: _end_stray_monitors(cgroups.pids(f"{owner_group}/monitors"), live))
+        elif name not in live:
+            await parts.tree.clear(f"{owner_group}/{name}")
+
+
+def _remove_strays(directory: Path, live: Collection[str]) -> None:
+    for path in directory.glob("u*/*"):
+        if path.name not in live:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _end_stray_monitors(pids: Collection[int], live: Collection[str]) -> None:
+    for pid in pids:
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"-c" in words and words[words.index(b"-c") + 1].decode() not in live:
+            _kill(pid)
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
