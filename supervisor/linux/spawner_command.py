@@ -83,9 +83,10 @@ def _become(arguments: Arguments, fds: Sequence[int], surroundings: Surroundings
 
 
 def restore_signals() -> None:
-    """Default dispositions and an empty mask: what Python and the spawner changed is not inherited."""
-    for number_ in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
-        signal.signal(number_, signal.SIG_DFL)
+    """Default dispositions and an empty mask: what Python, the spawner and its starter changed is not inherited."""
+    for one in signal.valid_signals():
+        if signal.getsignal(one) != signal.SIG_DFL:
+            signal.signal(one, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 

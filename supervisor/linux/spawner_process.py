@@ -41,6 +41,7 @@ class Child:
 
     request: int
     command: bool
+    dies_with_us: bool
     failure_fd: int | None = None
 
 
@@ -72,11 +73,17 @@ class Loop:
                 return
 
     def end(self) -> None:
-        """Errands die with us; commands that must do so have their death signal."""
+        """Those that die with us are ended and reaped; were we killed, their death signal does it."""
         for pid, child in self._children.items():
-            if not child.command:
+            if child.dies_with_us:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(pid, signal.SIGKILL)
+                    if child.command:
+                        os.kill(pid, signal.SIGKILL)
+                    else:
+                        os.killpg(pid, signal.SIGKILL)
+        for pid, child in self._children.items():
+            if child.dies_with_us:
+                os.waitpid(pid, 0)
 
     def _serve(self) -> bool:
         try:
@@ -124,7 +131,12 @@ class Loop:
         if pid == 0:
             spawner_command.become(arguments, fds, self._surroundings, failure_end)
         os.close(failure_end)
-        self._children[pid] = Child(request, command=True, failure_fd=failure)
+        self._children[pid] = Child(
+            request,
+            command=True,
+            dies_with_us=errands.flag(arguments, "dies_with_daemon"),
+            failure_fd=failure,
+        )
         self._starting[failure] = pid
         self._poll.register(failure, select.POLLIN)
 
@@ -157,7 +169,7 @@ class Loop:
         if pid:
             with contextlib.suppress(OSError):
                 os.setpgid(pid, pid)
-            self._children[pid] = Child(request, command=False)
+            self._children[pid] = Child(request, command=False, dies_with_us=True)
             return
         code = 1
         try:
