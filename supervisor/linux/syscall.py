@@ -67,6 +67,7 @@ CLOSE_RANGE_CLOEXEC = 4
 NS_GET_NSTYPE = 0xB703
 """ioctl on a namespace fd: its CLONE_NEW… constant; ENOTTY on anything else."""
 
+_PIVOT_ROOT = 155 if os.uname().machine == "x86_64" else 41
 _OPEN_TREE = 428
 _MOVE_MOUNT = 429
 _CLOSE_RANGE = 436
@@ -151,6 +152,13 @@ def mount(source: str, target: str, filesystem: str = "", flags: int = 0, data: 
 def umount(target: str, flags: int = UMOUNT_NOFOLLOW) -> None:
     """Unmount one mount."""
     _checked(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """pivot_root(2)."""
+    _checked(
+        _libc.syscall(_long(_PIVOT_ROOT), os.fsencode(new_root), os.fsencode(put_old)), new_root
+    )
 
 
 def prctl(option: int, argument: int) -> None:

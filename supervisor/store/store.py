@@ -14,7 +14,7 @@ import trio
 from supervisor.access.owners import Owners
 from supervisor.config import Config
 from supervisor.database.database import Database
-from supervisor.events.events import Events
+from supervisor.events.journal import Events
 from supervisor.linux.spawner import Spawner
 from supervisor.store.content import Content
 from supervisor.store.layers import Layers
