@@ -5,23 +5,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 from typing_extensions import override
 
+from protocol.errors import Fault
 from supervisor.build.dockerfile import instruction as to
 from supervisor.build.dockerfile import shell
+from supervisor.build.dockerfile.instruction import Argument, Dockerfile, Instruction
 from supervisor.build.dockerfile.source import refused
 from supervisor.build.graph import Op, Step, Vertex, vertex
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from protocol.errors import Fault
-    from supervisor.build.dockerfile.instruction import Argument, Dockerfile, Instruction
-    from supervisor.build.stage_state import StageState
-    from supervisor.oci.image import ImageConfig
+from supervisor.build.stage_state import StageState
+from supervisor.oci.image import ImageConfig
 
 SCRATCH = "scratch"
 EPOCH = "SOURCE_DATE_EPOCH"

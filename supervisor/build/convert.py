@@ -7,7 +7,7 @@ to be looked up), forwards to convert them. Faults of all wanted stages are coll
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
 
 import attrs
 
@@ -24,17 +24,13 @@ from supervisor.build.conversion import (
     copy_source,
 )
 from supervisor.build.dockerfile import instruction as to
+from supervisor.build.dockerfile.instruction import Dockerfile, Instruction, Stage
 from supervisor.build.dockerfile.recognise import trigger
 from supervisor.build.dockerfile.source import Misread, did_you_mean, refused
 from supervisor.build.graph import Graph, Past, Scratch, SourceImage, Step
 from supervisor.build.stage_state import PROXIES, StageState
 from supervisor.errors import InvalidArgument, NotFound
 from supervisor.oci.image import ImageConfig
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from supervisor.build.dockerfile.instruction import Dockerfile, Instruction, Stage
 
 _ARCHITECTURES = {
     "x86_64": "amd64",

@@ -10,16 +10,13 @@ The first input of a vertex is the file system it works on; Files has a second, 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 import orjson
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from protocol.errors import Place
-    from supervisor.oci.image import ImageConfig
+from protocol.errors import Place
+from supervisor.oci.image import ImageConfig
 
 
 @attrs.frozen

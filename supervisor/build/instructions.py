@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import TYPE_CHECKING
 
 import attrs
 
+from supervisor.build.conversion import SCRATCH, Conversion, copy_source
 from supervisor.build.dockerfile import instruction as to
 from supervisor.build.dockerfile import shell
+from supervisor.build.dockerfile.instruction import Argument, Command, Instruction
+from supervisor.build.dockerfile.parser import Heredoc
 from supervisor.build.graph import Files, MakeDirectory, Run, SourceContext, SourceImage
 from supervisor.build.stage_state import PROXIES, StageState
 from supervisor.errors import InvalidArgument
 from supervisor.oci.image import HealthCheck
 from supervisor.runtime.signals import parse_signal
-
-if TYPE_CHECKING:
-    from supervisor.build.conversion import Conversion
-    from supervisor.build.dockerfile.instruction import Argument, Command, Instruction
-    from supervisor.build.dockerfile.parser import Heredoc
 
 SCRIPT_PATH = "/dev/pipes/EOF"
 PORT_MAX = 65_535

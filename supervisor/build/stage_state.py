@@ -7,17 +7,13 @@ proxy ARGs reach RUN without being declared, and are no part of keys, config and
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 
+from supervisor.build.graph import Past
+from supervisor.oci.image import Execution, ImageConfig
 from supervisor.runtime.spec import DEFAULT_PATH
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from supervisor.build.graph import Past
-    from supervisor.oci.image import Execution, ImageConfig
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
 PROXIES = frozenset(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 
@@ -11,9 +11,6 @@ from supervisor.build.dockerfile import shell
 from supervisor.build.dockerfile.instruction import Argument, Command
 from supervisor.build.dockerfile.parser import Node, Word, json_words, split_words
 from supervisor.build.dockerfile.source import did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|ms|s|m|h)")
 _NANOSECONDS = {

@@ -5,16 +5,13 @@ Every instruction knows where it stands and how it was written. The classes say 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from protocol.errors import Fault
-    from supervisor.build.dockerfile.parser import Heredoc
-    from supervisor.build.dockerfile.source import Directives, Source, Text
+from protocol.errors import Fault
+from supervisor.build.dockerfile.parser import Heredoc
+from supervisor.build.dockerfile.source import Directives, Source, Text
 
 
 @attrs.frozen

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import attrs
 
+from protocol.errors import Fault
 from supervisor.build.dockerfile.source import BLANKS, Directives, Misread, Source, Text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from protocol.errors import Fault
 
 _KEYWORD = re.compile(r"[^ \t\r\v\f]+")
 _HEREDOC = re.compile(r"^(\d*)<<(-?)(['\"]?)([A-Za-z_][A-Za-z0-9_.-]*)\3$")

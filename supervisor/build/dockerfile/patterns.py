@@ -7,12 +7,9 @@ of the text times the length of the pattern: a Dockerfile cannot buy backtrackin
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import attrs
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 
 @attrs.frozen

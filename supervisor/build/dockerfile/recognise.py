@@ -6,8 +6,9 @@ One function per keyword, in one table. A fault ends its instruction, never the 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
+from protocol.errors import Fault
 from supervisor.build.dockerfile import instruction as to
 from supervisor.build.dockerfile.arguments import (
     Flags,
@@ -41,11 +42,6 @@ from supervisor.build.dockerfile.source import (
     read,
     refused,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from protocol.errors import Fault
 
 _LIKE_JSON = re.compile(r"\[ *[\"']")
 _STAGE_NAME = re.compile(r"^[a-z][a-z0-9_.-]*$")

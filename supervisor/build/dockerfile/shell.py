@@ -11,15 +11,12 @@ Rules: time and space are bounded whatever the word says: nesting, the size of a
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
 from supervisor.build.dockerfile.patterns import Pattern, PatternMark
 from supervisor.errors import InvalidArgument
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
 
 NESTING_MAX = 32
 RESULT_CHARACTERS_MAX = 1_048_576

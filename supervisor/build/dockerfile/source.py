@@ -9,15 +9,12 @@ from __future__ import annotations
 import bisect
 import difflib
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 import attrs
 
 from protocol.errors import Fault, Place
 from supervisor.errors import InvalidArgument
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 BLANKS = " \t\r\v\f"
 """What separates words."""
