@@ -258,6 +258,8 @@ class Netlink:
         Raises:
             NetlinkRefused: One was refused; later ones were tried all the same.
         """
+        if not requests:
+            return
         async with self._lock:
             first = await self._send(requests, _ACK)
             refused: NetlinkRefused | None = None

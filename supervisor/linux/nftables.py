@@ -17,8 +17,11 @@ libnftables(3), nft(8).
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
-from collections.abc import AsyncIterator
+import socket
+import struct
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager
 
 import trio
@@ -125,3 +128,52 @@ def _load() -> ctypes.CDLL:
         getattr(library, name).argtypes = [ctypes.c_void_p]
         getattr(library, name).restype = ctypes.c_char_p
     return library
+
+
+_NETLINK_NETFILTER = 12
+_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES = 270, 1, 7
+_HEADER = struct.Struct("=IHHII")
+_SUBSYSTEM = 10 << 8
+_TELLING = frozenset({_SUBSYSTEM | message for message in (2, 3, 5, 8)})
+"""NFT_MSG_DELTABLE, NEWCHAIN, DELCHAIN, DELRULE: how things of others appear, and things of ours vanish."""
+
+
+class Changes:
+    """Tells when somebody takes away tables, chains or rules, or makes chains; ours included.
+
+    linux/netfilter/nf_tables.h, nfnetlink group NFNLGRP_NFTABLES.
+    """
+
+    def __init__(self) -> None:
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+        self._sock = trio.socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
+        self._sock.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES)
+
+    def close(self) -> None:
+        """Close the socket; more than once is fine."""
+        self._sock.close()
+
+    async def wait(self, names: Collection[str]) -> None:
+        """Return after such a change to a table or chain of one of these names, or when one may have been missed."""
+        wanted = [name.encode() + b"\0" for name in names]
+        while True:
+            try:
+                data = await self._sock.recv(_CHANGE_BYTES)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                return
+            if any(name in payload for payload in _told(data) for name in wanted):
+                return
+
+
+_CHANGE_BYTES = 65_536
+
+
+def _told(data: bytes) -> Iterator[bytes]:
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        length, kind, *_ = _HEADER.unpack_from(data, offset)
+        if kind in _TELLING:
+            yield data[offset + _HEADER.size : offset + length]
+        offset += (max(length, _HEADER.size) + 3) & ~3

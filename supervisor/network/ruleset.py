@@ -145,13 +145,6 @@ def enter(table: str, bridge: Bridge) -> str:
     )
 
 
-def leave(table: str, bridge: Bridge) -> str:
-    """The bridge, which was entered, is none of ours any more."""
-    return "".join(
-        f"delete element inet {table} {name} {{ {element} }}\n" for name, element in _of(bridge)
-    )
-
-
 def publish(table: str, publications: Iterable[Publication]) -> str:
     """Map host ports to containers. Success too when they already are so."""
     return "".join(
@@ -161,9 +154,10 @@ def publish(table: str, publications: Iterable[Publication]) -> str:
 
 
 def unpublish(table: str, publications: Iterable[Publication]) -> str:
-    """Unmap host ports; they were mapped."""
-    return "".join(
-        f"delete element inet {table} {_map_of(one)} {{ {_key(one)} }}\n" for one in publications
+    """Unmap host ports. Success too when they were not mapped: nft's ``destroy`` is newer than what hosts have."""
+    gone = list(publications)
+    return publish(table, gone) + "".join(
+        f"delete element inet {table} {_map_of(one)} {{ {_key(one)} }}\n" for one in gone
     )
 
 
