@@ -107,7 +107,9 @@ def container_user(root_fd: int, user: str, owner: Owner) -> ContainerUser:
     Raises:
         InvalidArgument: The image does not know the name.
     """
-    resolved = resolve_user(user, account_file(root_fd, "etc/passwd"), account_file(root_fd, "etc/group"))
+    resolved = resolve_user(
+        user, account_file(root_fd, "etc/passwd"), account_file(root_fd, "etc/group")
+    )
     if resolved.uid != 0 or not owner.supplementary:
         return resolved
     gids = tuple(dict.fromkeys((*resolved.additional_gids, *owner.supplementary)))
@@ -117,7 +119,9 @@ def container_user(root_fd: int, user: str, owner: Owner) -> ContainerUser:
 def account_file(root_fd: int, path: str) -> str:
     """The text of an image's account file; empty where there is none that can be read."""
     try:
-        return beneath.read_file_beneath(root_fd, path, ACCOUNT_FILE_BYTES_MAX).decode(errors="replace")
+        return beneath.read_file_beneath(root_fd, path, ACCOUNT_FILE_BYTES_MAX).decode(
+            errors="replace"
+        )
     except OSError:
         return ""
 
@@ -143,7 +147,7 @@ def _fresh_directories(session: SessionPaths, log_directory: Path) -> None:
 
 def _write_private(path: Path, data: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
+    with os.fdopen(fd, "wb") as file:
         file.write(data)
 
 
@@ -240,7 +244,9 @@ def process_inputs(
         capabilities=capabilities_of(record, devices_confined=devices_confined),
         no_new_privileges="no-new-privileges" in request.security_opt
         or "no-new-privileges:true" in request.security_opt,
-        rlimits=tuple((f"RLIMIT_{name.upper()}", soft, hard) for name, soft, hard in request.ulimits),
+        rlimits=tuple(
+            (f"RLIMIT_{name.upper()}", soft, hard) for name, soft, hard in request.ulimits
+        ),
         oom_score_adj=request.oom_score_adj or None,
     )
 
@@ -260,7 +266,9 @@ def _spec(  # noqa: PLR0913, PLR0917  # everything that was made, put into one v
     confined = owner.remapped or parts.runtime.places or parts.tree.confines_devices
     process = process_inputs(record, user, devices_confined=confined)
     unconfined = request.privileged or "seccomp=unconfined" in request.security_opt
-    seccomp = None if unconfined else runtime_seccomp(parts.profile, frozenset(process.capabilities))
+    seccomp = (
+        None if unconfined else runtime_seccomp(parts.profile, frozenset(process.capabilities))
+    )
     inputs = SpecInputs(
         process=process,
         rootfs=rootfs,

@@ -99,7 +99,7 @@ class Attachment:
     ) -> None:
         while True:
             try:
-                typed = await stream.receive_some(PACKET_BYTES_MAX // 2)
+                typed = bytes(await stream.receive_some(PACKET_BYTES_MAX // 2))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 scope.cancel()
                 return
@@ -132,7 +132,9 @@ async def connect_socket(attach_socket: Path) -> trio.socket.SocketType:
             os.close(directory)
     except OSError as error:
         connection.close()
-        raise Unavailable(f"cannot attach: {error.strerror}", hint="it may have ended just now") from error
+        raise Unavailable(
+            f"cannot attach: {error.strerror}", hint="it may have ended just now"
+        ) from error
     except BaseException:
         connection.close()
         raise
@@ -166,5 +168,3 @@ def end_input(connection: trio.socket.SocketType) -> None:
         connection.shutdown(socket.SHUT_WR)
     except OSError:
         return  # it has ended: there is nothing left to tell
-
-

@@ -71,7 +71,9 @@ def limits_of(resources: Resources, pids_default: int) -> CgroupLimits:
 class CgroupTree:
     """The daemon's groups, by owner."""
 
-    def __init__(self, cgroups: Cgroups, config: OwnerConfig, seen_in_mounts: Callable[[str], str]) -> None:
+    def __init__(
+        self, cgroups: Cgroups, config: OwnerConfig, seen_in_mounts: Callable[[str], str]
+    ) -> None:
         """``seen_in_mounts`` turns a path of the host's cgroup tree into one that the daemon's mount namespace shows."""
         self.cgroups = cgroups
         self.confines_devices = cgroups.kind != "v2"
@@ -104,7 +106,8 @@ class CgroupTree:
 
     async def clear(self, group: str) -> None:
         """The group is gone, and whatever was in it dead. Not being there is success."""
-        while not await in_thread(lambda: self._cleared(group)):
+        # Dying takes the kernel its time, and v1 tells nobody when the last process is gone.
+        while not await in_thread(lambda: self._cleared(group)):  # noqa: ASYNC110
             await trio.sleep(KILL_POLL_SECONDS)
 
     def _cleared(self, group: str) -> bool:

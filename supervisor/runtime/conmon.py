@@ -20,6 +20,7 @@ from pathlib import Path
 import attrs
 import orjson
 import trio
+from typing_extensions import override
 
 from supervisor.errors import Internal
 from supervisor.linux.spawner import Command, Spawner
@@ -27,7 +28,9 @@ from supervisor.runtime.oci_runtime import ENVIRONMENT, OciRuntime, last_line
 from supervisor.tasks import in_thread
 
 SYNC_BYTES_MAX = 65_536
-ENTER_CGROUPS = 'for place in $BAKEHOUSE_CGROUPS; do echo 0 >"$place" || exit 125; done; exec "$0" "$@"'
+ENTER_CGROUPS = (
+    'for place in $BAKEHOUSE_CGROUPS; do echo 0 >"$place" || exit 125; done; exec "$0" "$@"'
+)
 SYNC_FD, START_FD, ATTACH_FD = 3, 4, 5
 
 
@@ -95,7 +98,7 @@ class SessionInputs:
     attached: bool = False
 
 
-class Session:
+class Session(trio.abc.AsyncResource):
     """A conmon that is being started: first :meth:`open`, then, for an attached exec, :meth:`go`, then :meth:`pid`."""
 
     def __init__(self, paths: SessionPaths, sync: int, start: int, attach: int | None) -> None:
@@ -121,6 +124,7 @@ class Session:
         """
         return await self._report(self._sync)
 
+    @override
     async def aclose(self) -> None:
         """Let go of the pipes; what runs goes on."""
         for stream in (self._sync, self._start, self._attach):
@@ -196,9 +200,25 @@ def _arguments(conmon: str, runtime: OciRuntime, inputs: SessionInputs) -> tuple
     paths = inputs.paths
     words = [
         shutil.which(conmon, path=ENVIRONMENT["PATH"]) or conmon,
-        *("--api-version", "1", "-c", paths.container_id, "-u", paths.container_id, "-n", paths.container_id),
+        *(
+            "--api-version",
+            "1",
+            "-c",
+            paths.container_id,
+            "-u",
+            paths.container_id,
+            "-n",
+            paths.container_id,
+        ),
         *("-b", str(paths.directory), "-p", str(paths.pid_file), "-P", str(paths.monitor_pid_file)),
-        *("--exit-dir", str(paths.exit_file.parent), "--full-attach", "--no-sync-log", "--log-level", "error"),
+        *(
+            "--exit-dir",
+            str(paths.exit_file.parent),
+            "--full-attach",
+            "--no-sync-log",
+            "--log-level",
+            "error",
+        ),
     ]
     if inputs.log is None:
         words += ["-l", "none"]

@@ -6,6 +6,7 @@ everyone's); that something exists but is another's cannot be told from its not 
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
 
@@ -16,7 +17,13 @@ from protocol.events import ContainerCreate
 from supervisor.access.identity import Identity
 from supervisor.access.owners import Owner
 from supervisor.access.requests import ContainerRequest, ExecRequest, MountKind
-from supervisor.errors import AlreadyExists, BakehouseError, NotFound, ResourceExhausted
+from supervisor.errors import (
+    AlreadyExists,
+    BakehouseError,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+)
 from supervisor.linux import mounts
 from supervisor.runtime.creation import ImageFacts, checked_name, container_record
 from supervisor.runtime.execs import Exec, new_exec
@@ -72,9 +79,11 @@ class Containers:
                 return starting[0]
         raise NotFound(f"No such container: {reference}")
 
-    def list(self, identity: Identity) -> list[Keeper]:
+    def visible_to(self, identity: Identity) -> list[Keeper]:
         """What the identity may see, newest first."""
-        return [keeper for keeper in reversed(self._keepers.values()) if self._may_see(identity, keeper)]
+        return [
+            keeper for keeper in reversed(self._keepers.values()) if self._may_see(identity, keeper)
+        ]
 
     def every(self) -> list[Keeper]:
         """All, for the daemon's own use."""
@@ -90,11 +99,15 @@ class Containers:
 
     @staticmethod
     def _may_see(identity: Identity, keeper: Keeper) -> bool:
-        return (identity.admin or keeper.record.owner == identity.owner) and keeper.state.status in VISIBLE
+        return (
+            identity.admin or keeper.record.owner == identity.owner
+        ) and keeper.state.status in VISIBLE
 
     # --- making ------------------------------------------------------------------------------------------------
 
-    async def create(self, identity: Identity, request: ContainerRequest) -> tuple[Keeper, list[str]]:
+    async def create(
+        self, identity: Identity, request: ContainerRequest
+    ) -> tuple[Keeper, list[str]]:
         """A new container, and what the caller should be warned of. It has not run.
 
         Raises:
@@ -154,23 +167,27 @@ class Containers:
                     )
                     settled.append(attrs.evolve(mount, source=name))
                 case MountKind.BIND:
-                    await self._look_at(owner, mount, remapped=record.remapped)
+                    if record.remapped:
+                        await self._look_at(owner, mount)
                     settled.append(mount)
                 case MountKind.TMPFS:
                     settled.append(mount)
         return attrs.evolve(record, mounts=tuple(settled))
 
-    async def _look_at(self, owner: Owner, mount: MountRecord, *, remapped: bool) -> None:
-        if mount.create_source:
-            return  # made, with the caller's credentials, when it is granted
-        await mounts.check_path(
-            self.parts.spawner,
-            mount.source,
-            owner.credentials,
-            writable=not mount.read_only,
-            forbidden=(self.parts.data_root, self.parts.run_root),
-            restricted=remapped,
-        )
+    async def _look_at(self, owner: Owner, mount: MountRecord) -> None:
+        """Refuse early what the caller cannot even read; what is granted is decided anew at every start."""
+        try:
+            fd = await mounts.open_as(
+                self.parts.spawner, mount.source, owner.credentials, os.O_RDONLY
+            )
+        except NotFound as error:
+            if mount.create_source:
+                return  # made, with the caller's credentials, when it is granted
+            raise InvalidArgument(
+                'invalid mount config for type "bind": bind source path does not exist: '
+                f"{mount.source}"
+            ) from error
+        os.close(fd)
 
     async def _made(self, keeper: Keeper) -> None:
         state = attrs.evolve(keeper.state, status=advance(keeper.state.status, Cause.CREATE))
@@ -255,7 +272,11 @@ class Containers:
 
     def execs_of(self, keeper: Keeper) -> list[str]:
         """Ids of the execs that run in a container."""
-        return [one.record.id for one in self._execs.values() if one.keeper is keeper and one.record.running]
+        return [
+            one.record.id
+            for one in self._execs.values()
+            if one.keeper is keeper and one.record.running
+        ]
 
     # --- for those that open and recover -----------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
+from protocol.errors import Fault
 from supervisor.access.requests import ContainerRequest, MountKind, MountRequest
 from supervisor.clock import now_ns
 from supervisor.errors import InvalidArgument
@@ -21,7 +22,6 @@ from supervisor.runtime.names import random_name
 from supervisor.runtime.records import ContainerRecord, MountRecord
 from supervisor.runtime.signals import parse_signal
 from supervisor.runtime.spec import merge_environment
-from protocol.errors import Fault
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 NAME_CHARACTERS_MAX = 128
@@ -39,7 +39,12 @@ class ImageFacts:
 
 
 def container_record(
-    request: ContainerRequest, image: ImageFacts, owner: int, taken: Sequence[str], *, remapped: bool
+    request: ContainerRequest,
+    image: ImageFacts,
+    owner: int,
+    taken: Sequence[str],
+    *,
+    remapped: bool,
 ) -> ContainerRecord:
     """The record of a new container.
 
@@ -124,11 +129,15 @@ def _faults(
     if not (entrypoint or command):
         faults.append(Fault("no command specified", hint="name one, or use an image with a CMD"))
     if request.working_dir and not request.working_dir.startswith("/"):
-        faults.append(Fault(f"the working directory {request.working_dir!r} is not an absolute path"))
+        faults.append(
+            Fault(f"the working directory {request.working_dir!r} is not an absolute path")
+        )
     if len(request.hostname) > HOSTNAME_CHARACTERS_MAX:
         faults.append(Fault(f"the host name is longer than {HOSTNAME_CHARACTERS_MAX} characters"))
     faults += [
-        Fault(f"the environment entry {entry!r} has no name") for entry in request.env if entry.startswith("=")
+        Fault(f"the environment entry {entry!r} has no name")
+        for entry in request.env
+        if entry.startswith("=")
     ]
     faults += _mount_faults(request.mounts)
     return faults
@@ -139,14 +148,18 @@ def _mount_faults(mounts: Sequence[MountRequest]) -> list[Fault]:
     for mount in mounts:
         target = posixpath.normpath(mount.target)
         if not mount.target.startswith("/"):
-            faults.append(Fault(f"invalid mount path: {mount.target!r}: mount path must be absolute"))
+            faults.append(
+                Fault(f"invalid mount path: {mount.target!r}: mount path must be absolute")
+            )
         elif target == "/":
             faults.append(Fault("invalid specification: destination can't be '/'"))
         elif target in seen:
             faults.append(Fault(f"Duplicate mount point: {target}"))
         seen.add(target)
         if mount.kind is MountKind.BIND and not mount.source.startswith("/"):
-            faults.append(Fault(f"invalid mount source {mount.source!r}: it must be an absolute path"))
+            faults.append(
+                Fault(f"invalid mount source {mount.source!r}: it must be an absolute path")
+            )
     return faults
 
 

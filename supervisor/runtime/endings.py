@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import attrs
 import trio
 
@@ -61,7 +63,7 @@ def _monitored(paths: SessionPaths) -> bool:
     """Whether a conmon of this session is still there."""
     try:
         pid = int(paths.monitor_pid_file.read_text())
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
+        with pathlib.Path(f"/proc/{pid}/cmdline").open("rb") as file:
             return str(paths.directory).encode() in file.read()
     except (OSError, ValueError):
         return False

@@ -15,7 +15,7 @@ import attrs
 import orjson
 import trio
 
-from protocol.events import ExecCreate, ExecDetach, ExecDie, ExecStart, EventData
+from protocol.events import EventData, ExecCreate, ExecDetach, ExecDie, ExecStart
 from supervisor.access.requests import ExecRequest
 from supervisor.clock import now_ns
 from supervisor.errors import BakehouseError, Conflict, InvalidArgument
@@ -30,7 +30,7 @@ from supervisor.runtime.keeper import RESIZE, Keeper
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.processes import identify, open_process, send_signal, wait_end
-from supervisor.runtime.records import ExecRecord
+from supervisor.runtime.records import ExecRecord, ProcessIdentity
 from supervisor.tasks import in_thread
 
 NOT_FOUND_CODE, NOT_EXECUTABLE_CODE = 127, 126
@@ -109,7 +109,9 @@ class Exec:
             attached=attachment is not None,
         )
         try:
-            session = await open_session(parts.spawner, parts.config.runtime.conmon, parts.runtime, inputs)
+            session = await open_session(
+                parts.spawner, parts.config.runtime.conmon, parts.runtime, inputs
+            )
         finally:
             for fd in fds:
                 os.close(fd)
@@ -159,6 +161,13 @@ class Exec:
     def watch(self) -> None:
         """Have its end waited for, in its container's nursery."""
         self.keeper.nursery.start_soon(self._watch)
+
+    def adopt(self) -> None:
+        """Take over an exec that was started by a daemon before; it may have ended, or never come so far."""
+        if self.record.process is None:
+            process = recorded_process(self._paths, self._parts.boot_id)
+            self.record = attrs.evolve(self.record, process=process)
+        self.watch()
 
     async def _watch(self) -> None:
         process = self.record.process
@@ -222,12 +231,18 @@ def exec_attachment(request: ExecRequest, *, terminal: bool) -> Attachment:
     return Attachment(wish, terminal=terminal, stdin_once=True)
 
 
+def recorded_process(paths: SessionPaths, boot: str) -> ProcessIdentity | None:
+    """The process whose pid the runtime wrote into the session's directory, if it lives."""
+    try:
+        return identify(int(paths.pid_file.read_text()), boot)
+    except (OSError, ValueError):
+        return None
+
+
 def _make_directory(paths: SessionPaths, process: bytes) -> None:
     paths.directory.mkdir(mode=0o711, parents=True)
     paths.exit_file.parent.mkdir(mode=0o700)
     path = paths.directory / "process.json"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
+    with os.fdopen(fd, "wb") as file:
         file.write(process)
-
-

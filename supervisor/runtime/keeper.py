@@ -178,7 +178,9 @@ class Keeper:
         except BakehouseError as error:
             with finish_within(CLEANUP_SECONDS):
                 await dismantle(self.parts, self.record)
-                await self._advance(Cause.START_FAIL, error=error.message, process=None, exit_code=127)
+                await self._advance(
+                    Cause.START_FAIL, error=error.message, process=None, exit_code=127
+                )
             self.endpoint = None
             self._give_up_attachments()
             raise
@@ -218,7 +220,9 @@ class Keeper:
             stdin_once=record.request.stdin_once,
         )
         try:
-            session = await open_session(parts.spawner, parts.config.runtime.conmon, parts.runtime, inputs)
+            session = await open_session(
+                parts.spawner, parts.config.runtime.conmon, parts.runtime, inputs
+            )
         finally:
             for fd in fds:
                 os.close(fd)
@@ -298,7 +302,9 @@ class Keeper:
             Conflict: It does not run; Docker's wording.
         """
         if not self.alive or self._pidfd is None:
-            raise Conflict(f"Cannot kill container: {self.record.name}: Container {self.record.id} is not running")
+            raise Conflict(
+                f"Cannot kill container: {self.record.name}: Container {self.record.id} is not running"
+            )
         await self._ledger.tell(self.record, ContainerKill(signal=signal_number))
         if signal_number == signal.SIGKILL:
             await in_thread(lambda: self.parts.tree.cgroups.kill(self.group))
@@ -343,7 +349,9 @@ class Keeper:
         old = self.record.name
         renamed = attrs.evolve(self.record, name=name)
         async with self._writing:
-            await self._ledger.write(renamed, self.state, [ContainerRename(old_name=old, new_name=name)])
+            await self._ledger.write(
+                renamed, self.state, [ContainerRename(old_name=old, new_name=name)]
+            )
             self.record = renamed
 
     async def remove(self, *, force: bool, volumes: bool) -> None:
@@ -446,7 +454,10 @@ class Keeper:
         def tend() -> None:
             if not self.log.exists() or self.log.stat().st_size < config.log_bytes_max:
                 return
-            names = [self.log, *(self.log.with_name(f"log.{n}") for n in range(1, config.log_files_max))]
+            names = [
+                self.log,
+                *(self.log.with_name(f"log.{n}") for n in range(1, config.log_files_max)),
+            ]
             for older, newer in zip(reversed(names), list(reversed(names))[1:], strict=False):
                 if newer.exists():
                     newer.replace(older)
@@ -511,5 +522,3 @@ def _cannot_remove(record: ContainerRecord, state: ContainerState) -> str:
         f"You cannot remove a {what} container {record.id}. "
         f"{advice} the container before attempting removal or force remove"
     )
-
-

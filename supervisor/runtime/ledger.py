@@ -124,7 +124,12 @@ def _attributes(record: ContainerRecord, data: EventData) -> Mapping[str, str]:
     """Docker's actor attributes: labels, image, name, and what the kind itself says."""
     said = {
         key: str(value)
-        for key, field in (("exitCode", "exit_code"), ("signal", "signal"), ("oldName", "old_name"), ("execID", "exec_id"))
+        for key, field in (
+            ("exitCode", "exit_code"),
+            ("signal", "signal"),
+            ("oldName", "old_name"),
+            ("execID", "exec_id"),
+        )
         if (value := getattr(data, field, None)) is not None
     }
     return {**record.labels, "image": record.image_reference, "name": record.name, **said}

@@ -197,7 +197,7 @@ class _Reader:
         """Whether the file we are at the end of was rotated away."""
         assert self._file is not None
         try:
-            return not os.path.samestat(os.stat(self._log), os.fstat(self._file))
+            return not os.path.samestat(self._log.stat(), os.fstat(self._file))
         except FileNotFoundError:
             return False
 

@@ -178,5 +178,3 @@ def _write_trial(bundle: Path, runtime: OciRuntime, cgroups_path: str) -> None:
         cgroups_path=cgroups_path if runtime.places else None,
     )
     (bundle / "config.json").write_bytes(orjson.dumps(build_spec(inputs)))
-
-

@@ -10,7 +10,7 @@ from attrs import frozen
 from supervisor.access.owners import Owner, Owners
 from supervisor.config import Config
 from supervisor.database.database import Database
-from supervisor.events.events import Events
+from supervisor.events.journal import Events
 from supervisor.linux.mounts import user_namespace
 from supervisor.linux.spawner import Spawner
 from supervisor.monitor.monitor import Monitor

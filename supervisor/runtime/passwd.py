@@ -54,7 +54,9 @@ def resolve_user(user: str, passwd: str, group: str) -> ContainerUser:
     account = _account(name or "0", accounts)
     if group_name:
         return ContainerUser(account.uid, _gid(group_name, groups), (), account.home)
-    additional = tuple(entry.gid for entry in groups if account.name and account.name in entry.members)
+    additional = tuple(
+        entry.gid for entry in groups if account.name and account.name in entry.members
+    )
     return ContainerUser(account.uid, account.gid, tuple(dict.fromkeys(additional)), account.home)
 
 

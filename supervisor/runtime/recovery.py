@@ -74,7 +74,9 @@ def decide(status: Status, seen: Seen) -> Finding:
             return Finding.CLEAN if seen.traces else Finding.KEEP
         case Status.STARTING:
             if seen.process_alive:
-                return Finding.CONFIRM_START if seen.runtime_state == "running" else Finding.UNDO_START
+                return (
+                    Finding.CONFIRM_START if seen.runtime_state == "running" else Finding.UNDO_START
+                )
             return Finding.CONFIRM_AND_END if seen.ended else Finding.UNDO_START
         case Status.RUNNING | Status.PAUSED:
             return Finding.ADOPT if seen.process_alive else Finding.END
@@ -92,9 +94,11 @@ async def recover(containers: Containers) -> None:
     found = {}
     for record, state, _ in rows:
         found[record.id] = decide(state.status, await _see(parts, record, state))
-    live = {key for key, finding in found.items() if finding in {Finding.ADOPT, Finding.CONFIRM_START}}
+    live = {
+        key for key, finding in found.items() if finding in {Finding.ADOPT, Finding.CONFIRM_START}
+    }
     await parts.store.snapshots.recover({record.id for record, _, _ in rows})
-    endpoints = await parts.networks.recover(live)
+    await parts.networks.recover(live)
     for record, state, execs in rows:
         if found[record.id] is Finding.FORGET:
             await dismantle(parts, record)
@@ -102,11 +106,11 @@ async def recover(containers: Containers) -> None:
             await ledger.delete(record, [])
             continue
         keeper = await containers.adopt(record, state)
-        await _carry_out(found[record.id], keeper, endpoints.get(record.id))
+        await _carry_out(found[record.id], keeper, parts.networks.endpoint(record.id))
         if keeper.gone.is_set():
             continue
         for row in execs:
-            await _recover_exec(containers, ledger, keeper, row)
+            _recover_exec(containers, ledger, keeper, row)
     await _sweep(parts, live)
 
 
@@ -116,7 +120,9 @@ async def _see(parts: Parts, record: ContainerRecord, state: ContainerState) -> 
 
     def look() -> Seen:
         same_boot = process is not None and process.boot_id == parts.boot_id
-        alive = process is not None and same_boot and identify(process.pid, parts.boot_id) == process
+        alive = (
+            process is not None and same_boot and identify(process.pid, parts.boot_id) == process
+        )
         group = f"u{record.owner}/{record.id}"
         return Seen(
             process_alive=alive,
@@ -138,21 +144,22 @@ async def _carry_out(finding: Finding, keeper: Keeper, endpoint: Endpoint | None
             await dismantle(keeper.parts, keeper.record)
         case Finding.UNDO_START:
             await keeper.undo_start(CUT_OFF)
-        case Finding.CONFIRM_START:
-            await keeper.confirm_start(now_ns())
-            await _adopt(keeper, endpoint)
-        case Finding.CONFIRM_AND_END:
-            ending = await in_thread(lambda: _ending(keeper))
-            await keeper.confirm_start(ending.time_ns)
-            await keeper.end(ending)
-        case Finding.ADOPT:
-            await _adopt(keeper, endpoint)
-        case Finding.END:
-            await _end(keeper)
         case Finding.FINISH_REMOVAL:
             await keeper.finish_removal(volumes=keeper.record.request.auto_remove)
+        case Finding.CONFIRM_START | Finding.CONFIRM_AND_END | Finding.ADOPT | Finding.END:
+            await _take_over(finding, keeper, endpoint)
         case _:
             assert_never(finding)
+
+
+async def _take_over(finding: Finding, keeper: Keeper, endpoint: Endpoint | None) -> None:
+    """A run that was left: adopt it, or tell its end."""
+    if finding in {Finding.CONFIRM_START, Finding.CONFIRM_AND_END}:
+        await keeper.confirm_start(now_ns())
+    if finding in {Finding.CONFIRM_START, Finding.ADOPT}:
+        await _adopt(keeper, endpoint)
+    else:
+        await _end(keeper)
 
 
 async def _adopt(keeper: Keeper, endpoint: Endpoint | None) -> None:
@@ -171,15 +178,17 @@ def _ending(keeper: Keeper) -> Ending:
         return Ending(UNKNOWN_CODE, now_ns(), "the host was restarted")
     ending = read_ending(session_paths(keeper.parts.run_root, keeper.record))
     return ending or Ending(
-        UNKNOWN_CODE, now_ns(), "its monitor was lost while the daemon was down, and the exit code with it"
+        UNKNOWN_CODE,
+        now_ns(),
+        "its monitor was lost while the daemon was down, and the exit code with it",
     )
 
 
-async def _recover_exec(containers: Containers, ledger: Ledger, keeper: Keeper, row: ExecRecord) -> None:
+def _recover_exec(containers: Containers, ledger: Ledger, keeper: Keeper, row: ExecRecord) -> None:
     made = Exec(containers.parts, ledger, keeper, row)
     containers.adopt_exec(made)
-    if row.started and row.exit_code is None or row.running:
-        made.watch()
+    if row.started and row.exit_code is None:
+        made.adopt()
 
 
 async def _sweep(parts: Parts, live: Collection[str]) -> None:
@@ -194,7 +203,9 @@ async def _sweep_owner(parts: Parts, owner_group: str, live: Collection[str]) ->
     cgroups = parts.tree.cgroups
     for name in await in_thread(lambda: cgroups.children(owner_group)):
         if name == "monitors":
-            await in_thread(lambda: _end_stray_monitors(cgroups.pids(f"{owner_group}/monitors"), live))
+            await in_thread(
+                lambda: _end_stray_monitors(cgroups.pids(f"{owner_group}/monitors"), live)
+            )
         elif name not in live:
             await parts.tree.clear(f"{owner_group}/{name}")
 
@@ -220,4 +231,3 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-

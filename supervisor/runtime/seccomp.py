@@ -131,5 +131,5 @@ def _plain(rule: _Rule) -> dict[str, object]:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    numbers = text.split("-")[0].split("+")[0].split(".")[:2]
+    numbers = text.split("-", maxsplit=1)[0].split("+", maxsplit=1)[0].split(".")[:2]
     return tuple(int(number) for number in numbers if number.isdigit())

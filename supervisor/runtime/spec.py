@@ -111,7 +111,7 @@ class ProcessInputs:
     args: tuple[str, ...]
     env: tuple[str, ...] = ()
     cwd: str = "/"
-    user: ContainerUser = ContainerUser()
+    user: ContainerUser = field(factory=ContainerUser)
     terminal: bool = False
     capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES
     no_new_privileges: bool = False
@@ -194,7 +194,9 @@ def process_spec(process: ProcessInputs) -> dict[str, object]:
             "ambient": [],
         },
         "noNewPrivileges": process.no_new_privileges,
-        "rlimits": [{"type": name, "soft": soft, "hard": hard} for name, soft, hard in process.rlimits],
+        "rlimits": [
+            {"type": name, "soft": soft, "hard": hard} for name, soft, hard in process.rlimits
+        ],
     }
     if process.oom_score_adj is not None:
         spec["oomScoreAdj"] = process.oom_score_adj
@@ -217,7 +219,9 @@ def merge_environment(*layers: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{name}={value}" for name, value in merged.items() if value is not None)
 
 
-def default_environment(env: Sequence[str], hostname: str, home: str, *, terminal: bool) -> tuple[str, ...]:
+def default_environment(
+    env: Sequence[str], hostname: str, home: str, *, terminal: bool
+) -> tuple[str, ...]:
     """What Docker adds when nobody says otherwise: PATH, HOSTNAME, TERM on a terminal, HOME."""
     base = [DEFAULT_PATH, f"HOSTNAME={hostname}", *(["TERM=xterm"] if terminal else [])]
     merged = merge_environment(base, env)
@@ -258,7 +262,12 @@ def _standard_mounts(inputs: SpecInputs) -> list[dict[str, object]]:
     if inputs.cgroup_mount:
         mode = "rw" if inputs.privileged else "ro"
         standard.append(
-            SpecMount("/sys/fs/cgroup", "cgroup", "cgroup", ("nosuid", "noexec", "nodev", "relatime", mode))
+            SpecMount(
+                "/sys/fs/cgroup",
+                "cgroup",
+                "cgroup",
+                ("nosuid", "noexec", "nodev", "relatime", mode),
+            )
         )
     return [_mount(mount) for mount in standard if mount.target not in taken]
 
@@ -295,7 +304,11 @@ def _namespaces(inputs: SpecInputs) -> list[dict[str, object]]:
     spaces: list[dict[str, object]] = [{"type": "mount"}]
     spaces += [
         {"type": name}
-        for name, host in (("pid", inputs.host_pid), ("ipc", inputs.host_ipc), ("uts", inputs.host_uts))
+        for name, host in (
+            ("pid", inputs.host_pid),
+            ("ipc", inputs.host_ipc),
+            ("uts", inputs.host_uts),
+        )
         if not host
     ]
     if inputs.cgroup_mount:
@@ -311,7 +324,16 @@ def _device_rules(inputs: SpecInputs) -> list[dict[str, object]]:
     """Docker's device list; on a host where the runtime does not manage cgroups it is the user namespace that holds."""
     if inputs.privileged:
         return [{"allow": True, "access": "rwm"}]
-    allowed = [("c", 1, 3), ("c", 1, 5), ("c", 1, 7), ("c", 1, 8), ("c", 1, 9), ("c", 5, 0), ("c", 5, 2), ("c", 136, None)]
+    allowed = [
+        ("c", 1, 3),
+        ("c", 1, 5),
+        ("c", 1, 7),
+        ("c", 1, 8),
+        ("c", 1, 9),
+        ("c", 5, 0),
+        ("c", 5, 2),
+        ("c", 136, None),
+    ]
     rules: list[dict[str, object]] = [
         {"allow": False, "access": "rwm"},
         {"allow": True, "type": "c", "access": "m"},
@@ -327,5 +349,6 @@ def _device_rules(inputs: SpecInputs) -> list[dict[str, object]]:
 
 def _mappings(ranges: Sequence[IdRange]) -> list[dict[str, int]]:
     return [
-        {"containerID": entry.inside, "hostID": entry.outside, "size": entry.count} for entry in ranges
+        {"containerID": entry.inside, "hostID": entry.outside, "size": entry.count}
+        for entry in ranges
     ]

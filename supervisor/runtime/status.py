@@ -42,23 +42,25 @@ class Cause(enum.StrEnum):
     REMOVE_FAIL = "remove fails"
 
 
-TABLE: Mapping[tuple[Status, Cause], Status] = MappingProxyType({
-    (Status.CREATING, Cause.CREATE): Status.CREATED,
-    (Status.CREATING, Cause.REMOVE): Status.REMOVING,
-    (Status.CREATED, Cause.START): Status.STARTING,
-    (Status.EXITED, Cause.START): Status.STARTING,
-    (Status.STARTING, Cause.STARTED): Status.RUNNING,
-    (Status.STARTING, Cause.START_FAIL): Status.CREATED,
-    (Status.RUNNING, Cause.PAUSE): Status.PAUSED,
-    (Status.PAUSED, Cause.UNPAUSE): Status.RUNNING,
-    (Status.RUNNING, Cause.DIE): Status.EXITED,
-    (Status.PAUSED, Cause.DIE): Status.EXITED,
-    (Status.CREATED, Cause.REMOVE): Status.REMOVING,
-    (Status.EXITED, Cause.REMOVE): Status.REMOVING,
-    (Status.DEAD, Cause.REMOVE): Status.REMOVING,
-    (Status.REMOVING, Cause.DESTROY): Status.REMOVED,
-    (Status.REMOVING, Cause.REMOVE_FAIL): Status.DEAD,
-})
+TABLE: Mapping[tuple[Status, Cause], Status] = MappingProxyType(
+    {
+        (Status.CREATING, Cause.CREATE): Status.CREATED,
+        (Status.CREATING, Cause.REMOVE): Status.REMOVING,
+        (Status.CREATED, Cause.START): Status.STARTING,
+        (Status.EXITED, Cause.START): Status.STARTING,
+        (Status.STARTING, Cause.STARTED): Status.RUNNING,
+        (Status.STARTING, Cause.START_FAIL): Status.CREATED,
+        (Status.RUNNING, Cause.PAUSE): Status.PAUSED,
+        (Status.PAUSED, Cause.UNPAUSE): Status.RUNNING,
+        (Status.RUNNING, Cause.DIE): Status.EXITED,
+        (Status.PAUSED, Cause.DIE): Status.EXITED,
+        (Status.CREATED, Cause.REMOVE): Status.REMOVING,
+        (Status.EXITED, Cause.REMOVE): Status.REMOVING,
+        (Status.DEAD, Cause.REMOVE): Status.REMOVING,
+        (Status.REMOVING, Cause.DESTROY): Status.REMOVED,
+        (Status.REMOVING, Cause.REMOVE_FAIL): Status.DEAD,
+    }
+)
 """(status, cause) to status; a pair that is not here cannot happen."""
 
 ALIVE = frozenset({Status.RUNNING, Status.PAUSED})
@@ -83,6 +85,9 @@ def advance(status: Status, cause: Cause) -> Status:
 def diagram() -> str:
     """The table as a Mermaid state diagram."""
     lines = ["stateDiagram-v2", f"    [*] --> {Status.CREATING.value}"]
-    lines += [f"    {before.value} --> {after.value}: {cause.value}" for (before, cause), after in TABLE.items()]
+    lines += [
+        f"    {before.value} --> {after.value}: {cause.value}"
+        for (before, cause), after in TABLE.items()
+    ]
     lines.append(f"    {Status.REMOVED.value} --> [*]")
     return "\n".join(lines)

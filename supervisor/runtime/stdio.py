@@ -28,7 +28,7 @@ def split_packet(packet: bytes) -> tuple[int, bytes]:
 
 
 def parse_detach_keys(text: str) -> bytes:
-    """The bytes of ``ctrl-p,ctrl-q`` and the like; empty text means the default.
+    r"""The bytes of ``ctrl-p,ctrl-q`` and the like; empty text means the default.
 
     Raises:
         InvalidArgument: A key that is neither one character nor ``ctrl-`` with a letter or ``@[\\]^_``.
@@ -46,7 +46,8 @@ def _key(word: str) -> int:
         if control in _CONTROL_KEYS:
             return _CONTROL_KEYS[control]
     raise InvalidArgument(
-        f"cannot use the detach keys: {word!r} is no key", hint="for example ctrl-p,ctrl-q or ctrl-a,d"
+        f"cannot use the detach keys: {word!r} is no key",
+        hint="for example ctrl-p,ctrl-q or ctrl-a,d",
     )
 
 
