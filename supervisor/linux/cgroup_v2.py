@@ -1,8 +1,8 @@
 """cgroup v2: one tree. What needs no controller stands in :class:`Tree`, which hybrid hosts use as well.
 
-Words: the *trunk* is the group given to us (a systemd service with ``Delegate=yes``, or the root); our own tree is one
-group below it. Rules: a group with controllers for its children holds no processes, so those in the trunk (ourselves,
-mostly) are moved to a leaf beside our tree before the first controller is enabled.
+Words: the *trunk* is the group we grow our tree in (a service systemd delegated to us, or the top of what we see); our
+tree is one group below it. Rules: a group with controllers for its children holds no processes, so those in a trunk
+that is not the real root (inside another's container, say) are moved to a leaf beside our tree first.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from supervisor.linux.cgroup_model import (
     refusal,
 )
 
-CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
+CONTROLLERS = ("memory", "io", "cpu", "cpuset", "pids")
 DAEMON_LEAF = "daemon"
 KILL_ROUNDS_MAX = 100
 
@@ -230,18 +230,21 @@ class CgroupsV2:
         """Give its children all the controllers it has; one that the kernel withholds does not cost us the others."""
         has = files.text(directory / "cgroup.controllers").split()
         given = files.text(directory / "cgroup.subtree_control").split()
-        for controller in (name for name in CONTROLLERS if name in has and name not in given):
-            try:
+        wanted = [name for name in CONTROLLERS if name in has and name not in given]
+        if wanted and directory == self.trunk:
+            self._clear_trunk()
+        for controller in wanted:
+            with contextlib.suppress(OSError):
                 files.write(directory / "cgroup.subtree_control", f"+{controller}")
-            except OSError as error:
-                if error.errno != errno.EBUSY or directory != self.trunk:
-                    continue
-                self._clear_trunk()
-                with contextlib.suppress(OSError):
-                    files.write(directory / "cgroup.subtree_control", f"+{controller}")
 
     def _clear_trunk(self) -> None:
-        """Move what sits in the trunk to a leaf: an inner group may hold no processes."""
+        """Move what sits in the trunk to a leaf, unless it is the real root, the one inner group that may hold processes.
+
+        Before any controller is enabled: the first threaded one (cpu) would be let through, make the trunk the root of
+        a threaded subtree, and memory and io could no longer be had.
+        """
+        if not (self.trunk / "cgroup.type").exists():
+            return
         leaf = self.trunk / DAEMON_LEAF
         files.make(leaf)
         for pid in files.text(self.trunk / "cgroup.procs").split():
@@ -250,18 +253,18 @@ class CgroupsV2:
 
 
 def trunk_of(mount: Path, own_group: str) -> Path:
-    """The group to grow our tree in: our own if systemd delegated it to us, else the top of what we see.
+    """The group to grow our tree in: the service systemd delegated to us, else the top of what we see.
+
+    A service is taken only if systemd started us in its leaf (``Delegate=yes`` and ``DelegateSubgroup=daemon``, systemd
+    254): without one it starts the next daemon in the service's group itself, which the kernel refuses (EBUSY) as long
+    as containers of ours live below it.
 
     Args:
         mount: Where the v2 tree is mounted.
-        own_group: Our line of ``/proc/self/cgroup``, e.g. ``/system.slice/bakehouse.service``.
+        own_group: Our line of ``/proc/self/cgroup``, e.g. ``/system.slice/bakehouse.service/daemon``.
     """
     own = mount / own_group.lstrip("/")
-    if own.name == DAEMON_LEAF and _delegated(
-        own.parent
-    ):  # systemd's DelegateSubgroup=, or our own doing before
-        return own.parent
-    return own if own != mount and _delegated(own) else mount
+    return own.parent if own.name == DAEMON_LEAF and _delegated(own.parent) else mount
 
 
 def missing(trunk: Path) -> tuple[str, ...]:

@@ -233,14 +233,7 @@ class Monitor:
         )
 
     def _look_at(self, group: str) -> GroupSample:
-        host = samples.read_host()
-        return GroupSample(
-            cgroup=self._cgroups.sample(group),
-            system_cpu_ns=host.cpu_total_ns,
-            processors=host.processors,
-            memory_total_bytes=host.memory_total_bytes,
-            wall_ns=host.wall_ns,
-        )
+        return samples.beside(samples.read_host(), self._cgroups.sample(group))
 
 
 class Samples:

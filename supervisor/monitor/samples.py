@@ -60,15 +60,6 @@ class HostReading:
 
 
 @attrs.frozen
-class Reading:
-    """One look at everything; ``groups`` holds owners' groups as well as containers'."""
-
-    host: HostReading
-    groups: Mapping[str, CgroupSample] = attrs.field(factory=dict)
-    census: Mapping[str, Who] = attrs.field(factory=dict)
-
-
-@attrs.frozen
 class GroupSample:
     """One group, with what Docker's stats put beside it.
 
@@ -83,6 +74,31 @@ class GroupSample:
     processors: int
     memory_total_bytes: int
     wall_ns: int
+
+
+@attrs.frozen
+class Reading:
+    """One look at everything; ``groups`` holds owners' groups as well as containers'."""
+
+    host: HostReading
+    groups: Mapping[str, CgroupSample] = attrs.field(factory=dict)
+    census: Mapping[str, Who] = attrs.field(factory=dict)
+
+    def group(self, name: str) -> GroupSample | None:
+        """One group's counters, with what Docker's stats put beside them; ``None`` if it was not seen."""
+        seen = self.groups.get(name)
+        return None if seen is None else beside(self.host, seen)
+
+
+def beside(host: HostReading, cgroup: CgroupSample) -> GroupSample:
+    """A group's counters, with what Docker's stats put beside them."""
+    return GroupSample(
+        cgroup=cgroup,
+        system_cpu_ns=host.cpu_total_ns,
+        processors=host.processors,
+        memory_total_bytes=host.memory_total_bytes,
+        wall_ns=host.wall_ns,
+    )
 
 
 def read_host(proc: Path = Path("/proc")) -> HostReading:

@@ -5,6 +5,7 @@ The plain files show which words go to which file, not what a kernel does with t
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,35 @@ def test_v2_says_what_it_was_not_given(tmp_path: Path) -> None:
 
 
 def test_without_delegation_the_trunk_is_the_top(tmp_path: Path) -> None:
-    (tmp_path / "user.slice/session-1.scope").mkdir(parents=True)
+    (tmp_path / "user.slice/session-1.scope/daemon").mkdir(parents=True)
     assert cgroup_v2.trunk_of(tmp_path, "/user.slice/session-1.scope") == tmp_path
+    assert cgroup_v2.trunk_of(tmp_path, "/user.slice/session-1.scope/daemon") == tmp_path
     assert cgroup_v2.trunk_of(tmp_path, "/") == tmp_path
+
+
+def test_a_service_is_the_trunk_when_we_were_started_in_its_leaf(tmp_path: Path) -> None:
+    service = tmp_path / "system.slice/bakehouse.service"
+    (service / "daemon").mkdir(parents=True)
+    try:
+        os.setxattr(service, "user.delegate", b"1")
+    except OSError:
+        pytest.skip("this file system has no user attributes")
+    assert cgroup_v2.trunk_of(tmp_path, "/system.slice/bakehouse.service/daemon") == service
+    assert cgroup_v2.trunk_of(tmp_path, "/system.slice/bakehouse.service") == tmp_path
+
+
+def test_who_sits_in_the_trunk_is_moved_to_a_leaf_first(
+    plain: tuple[cgroup_v2.CgroupsV2, Path],
+) -> None:
+    groups, _ = plain
+    (groups.trunk / "cgroup.procs").write_text("41\n42\n")
+    (groups.trunk / "daemon").mkdir()
+    (groups.trunk / "daemon/cgroup.procs").write_text("")
+    groups.create("u1/a")
+    assert (
+        groups.trunk / "daemon/cgroup.procs"
+    ).read_text() == ""  # the real root may keep its own
+    (groups.trunk / "cgroup.type").write_text("domain\n")
+    (groups.trunk / "cgroup.subtree_control").write_text("")
+    groups.create("u1/a")
+    assert (groups.trunk / "daemon/cgroup.procs").read_text() == "42"
