@@ -19,6 +19,7 @@ import attrs
 
 from supervisor.network.addresses import gateway_of
 from supervisor.network.publishing import BoundPort
+from supervisor.network.ruleset import Publication
 
 
 class Mode(StrEnum):
@@ -67,6 +68,22 @@ class Seat:
     address: IPv4Address | None = None
     link: int | None = None
     ports: tuple[BoundPort, ...] = ()
+
+    @property
+    def publications(self) -> list[Publication]:
+        """What the packet filter has to map."""
+        if self.address is None:
+            return []
+        return [
+            Publication(
+                port.protocol,
+                IPv4Address(port.host_address),
+                port.host_port,
+                self.address,
+                port.container_port,
+            )
+            for port in self.ports
+        ]
 
 
 @attrs.frozen

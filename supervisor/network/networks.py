@@ -16,7 +16,6 @@ Rules:
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from ipaddress import IPv4Address
@@ -37,15 +36,15 @@ from supervisor.network.bridges import Bridges, Raised
 from supervisor.network.dns import Upstream
 from supervisor.network.endpoints import Endpoint, Mode, Network, NetworkView, Seat
 from supervisor.network.neighbours import CHAIN, Neighbours
-from supervisor.network.publishing import BoundPort, Chooser, Hold, hold, hold_all
-from supervisor.network.ruleset import Publication
+from supervisor.network.publishing import BoundPort, Chooser, Hold, hold_again, hold_all, overlap
+from supervisor.network.wiring import INTERFACE, wire
 from supervisor.tasks import finish_within, in_thread
 
 if TYPE_CHECKING:
     import sqlite3
 
     from supervisor.access.identity import Identity
-    from supervisor.access.owners import Owner
+    from supervisor.access.owners import Owner, Owners
     from supervisor.access.requests import PortRequest
     from supervisor.config import Config
     from supervisor.database.database import Database
@@ -56,7 +55,6 @@ __all__ = ["BoundPort", "Endpoint", "NetworkView", "Networks", "open_networks"]
 
 log = logging.getLogger(__name__)
 
-INTERFACE = "eth0"
 UNDO_SECONDS = 10.0
 SETTLE_SECONDS = 0.5
 """Between a change of the packet filter by somebody else and our look at it."""
@@ -140,10 +138,10 @@ class Networks:
                 await self._database.write(lambda connection: self._forget(connection, place.seat))
             del self._places[container_id]
 
-    async def recover(self, wanted: Collection[str]) -> None:
+    async def recover(self, wanted: Collection[str]) -> dict[str, Endpoint]:
         """Make the kernel agree with the records, for the containers that are ``wanted``; all else is taken down.
 
-        What works for a running container works all the while. A published port that somebody has taken meanwhile is
+        Returns the endpoints of those that are seated, by container. What works for a running container works all the while. A published port that somebody has taken meanwhile is
         lost, with a warning.
         """
         for container_id in [one for one in self._places if one not in wanted]:
@@ -160,6 +158,7 @@ class Networks:
         if seated:
             await self._bridges.filter_all()
             await self._bridges.neighbours.enter()
+        return {key: self._endpoint(place.seat) for key, place in self._places.items()}
 
     def list(self, identity: Identity) -> list[NetworkView]:
         """What the caller has: a bridge, the host's network, and none."""
@@ -225,7 +224,7 @@ class Networks:
                 await mounts.network_namespace(self._spawner, pin, user_pin)
             if network is not None:
                 await self._wire(place.seat, *network)
-                await self._bridges.publish(_publications(place.seat))
+                await self._bridges.publish(place.seat.publications)
             await self._database.write(lambda connection: self._record(connection, place.seat))
         except BaseException:
             with finish_within(UNDO_SECONDS):
@@ -262,7 +261,7 @@ class Networks:
             for place in self._places.values():
                 for port in place.seat.ports if place.seat.owner == owner else ():
                     same = (port.protocol, port.host_port) == (protocol, number)
-                    if same and _overlap(port.host_address, address):
+                    if same and overlap(port.host_address, address):
                         return f"by container {place.seat.container_name}"
             return "on this host"
 
@@ -276,40 +275,14 @@ class Networks:
                 return self._last_link
 
     async def _wire(self, seat: Seat, network: Network, there: Raised) -> None:
-        """The container's link is a port of the bridge; inside, it has the address and the way out."""
-        assert seat.address is not None
         assert seat.link is not None
         pin, name = self.pin(seat.container_id), self._link_name(seat.link)
-        namespace = await mounts.open_namespace(self._spawner, pin)
-        try:
-            mac = mac_of(seat.address)
-            await self._links.batch(
-                [
-                    netlink.delete(name),
-                    netlink.veth(name, INTERFACE, namespace, there.index, mac),
-                    netlink.port(name, hairpin=True),
-                ]
-            )
-        finally:
-            os.close(namespace)
-        inside = Netlink(await mounts.netlink_socket(self._spawner, pin))
-        try:
-            index = await inside.index(INTERFACE)
-            assert index is not None
-            await inside.batch(
-                [
-                    netlink.address(index, seat.address, network.subnet.prefixlen),
-                    netlink.up(INTERFACE),
-                    netlink.default_route(network.gateway, index),
-                ]
-            )
-        finally:
-            inside.close()
+        await wire(self._spawner, self._links, pin, name, seat, network, there)
 
     async def _take_down(self, place: _Place) -> None:
         """Nothing of the seat is there, its link ends within moments. What was never made is no hindrance."""
         seat = place.seat
-        await self._bridges.unpublish(_publications(seat))
+        await self._bridges.unpublish(seat.publications)
         for held in place.holds:
             held.release()
         if seat.mode is not Mode.HOST:
@@ -390,14 +363,14 @@ class Networks:
 
     async def _hold_again(self, place: _Place) -> None:
         """The ports are ours again; those that are not any more are struck from the record."""
-        place.holds = _held(place.seat.ports)
+        place.holds = hold_again(place.seat.ports)
         kept = tuple(held.port for held in place.holds)
         if kept != place.seat.ports:
             place.seat = attrs.evolve(place.seat, ports=kept)
             await self._database.write(
                 lambda connection: endpoints.store_seat(connection, place.seat)
             )
-        self._bridges.publications.update(_publications(place.seat))
+        self._bridges.publications.update(place.seat.publications)
 
     async def _wire_again(self, seat: Seat, network: Network, there: Raised) -> None:
         """Mend the link of a running container if somebody took it or its bridge away."""
@@ -462,37 +435,6 @@ class Networks:
         )
 
 
-def _held(ports: Sequence[BoundPort]) -> list[Hold]:
-    """Hold those of the ports that can still be held."""
-    holds: list[Hold] = []
-    for port in ports:
-        try:
-            holds.append(hold(port))
-        except OSError as error:
-            number = f"{port.host_port}/{port.protocol}"
-            log.warning("published port %s is lost: %s", number, error.strerror)
-    return holds
-
-
-def _publications(seat: Seat) -> list[Publication]:
-    if seat.address is None:
-        return []
-    return [
-        Publication(
-            port.protocol,
-            IPv4Address(port.host_address),
-            port.host_port,
-            seat.address,
-            port.container_port,
-        )
-        for port in seat.ports
-    ]
-
-
-def _overlap(one: str, other: str) -> bool:
-    return one == other or "0.0.0.0" in {one, other}  # noqa: S104  # what was asked for
-
-
 @contextmanager
 def _closing(links: Netlink) -> Iterator[Netlink]:
     try:
@@ -503,9 +445,11 @@ def _closing(links: Netlink) -> Iterator[Netlink]:
 
 @asynccontextmanager
 async def open_networks(
-    database: Database, events: Events, spawner: Spawner, config: Config
+    database: Database, events: Events, spawner: Spawner, _owners: Owners, config: Config
 ) -> AsyncIterator[Networks]:
     """The networks, with what is recorded of them; :meth:`Networks.recover` comes next, before any container.
+
+    Owners must be open: they are told with each container.
 
     Raises:
         Unavailable: libnftables is not installed.

@@ -12,6 +12,7 @@ Rules: hold first, then map; unmap first, then let go.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterable
@@ -21,6 +22,8 @@ import attrs
 
 from supervisor.access.requests import PortRequest
 from supervisor.errors import BakehouseError, Conflict, InvalidArgument, ResourceExhausted
+
+log = logging.getLogger(__name__)
 
 PROTOCOLS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 ANYWHERE = IPv4Address(0)
@@ -110,6 +113,23 @@ def hold(port: BoundPort) -> Hold:
         sock.close()
         raise
     return Hold(port, sock)
+
+
+def hold_again(ports: Iterable[BoundPort]) -> list[Hold]:
+    """Hold those of the ports that can still be held, after a time in which nobody did; the others are warned of."""
+    holds: list[Hold] = []
+    for port in ports:
+        try:
+            holds.append(hold(port))
+        except OSError as error:
+            number = f"{port.host_port}/{port.protocol}"
+            log.warning("published port %s is lost: %s", number, error.strerror)
+    return holds
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two host addresses have an address in common."""
+    return one == other or str(ANYWHERE) in {one, other}
 
 
 def _bind_stream(sock: socket.socket, place: tuple[str, int]) -> None:
