@@ -59,6 +59,8 @@ IMPURE = {
 MACHINE = re.compile(r"/work/|/opt/(pypi|wheels)|/root/\.pyenv")
 """Paths of one developer's machine."""
 
+BLIND_WITH_REASON = re.compile(r"# noqa: BLE001 +# \w")
+
 SHIPPED = (
     "supervisor",
     "protocol",
@@ -170,13 +172,16 @@ def test_only_tasks_shields(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_blind_except(name: str) -> None:
-    """``except BaseException`` may only pass on; ``except Exception`` and a bare ``except`` are not written."""
-    for node in ast.walk(parsed(ROOT / name)):
+    """What catches everything passes it on, or says on its line why it must not."""
+    text = (ROOT / name).read_text()
+    for node in ast.walk(ast.parse(text)):
         if not isinstance(node, ast.ExceptHandler):
             continue
         caught = ast.unparse(node.type) if node.type else "everything"
-        assert caught not in {"everything", "Exception"}, f"line {node.lineno}"
-        if caught == "BaseException":
+        line = text.splitlines()[node.lineno - 1]
+        if caught in {"everything", "Exception", "BaseException"} and not BLIND_WITH_REASON.search(
+            line
+        ):
             assert isinstance(node.body[-1], ast.Raise), f"line {node.lineno}: must raise again"
 
 
