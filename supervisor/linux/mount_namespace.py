@@ -47,9 +47,6 @@ def enter(run_root: Path) -> None:
         syscall.unshare(syscall.CLONE_NEWNS)
         syscall.mount("", "/", flags=syscall.MS_REC | syscall.MS_SLAVE)
         if (UNIFIED, "cgroup2") in set(mounts()):
-            # Still wanted by those who enter cgroups from here, see seen_in_mounts().
-            (pins / "unified").mkdir(mode=0o700, exist_ok=True)
-            syscall.mount(UNIFIED, str(pins / "unified"), flags=syscall.MS_BIND)
             # crun refuses hybrid hosts; it must see a legacy one. The host still has its v2 tree.
             flags = syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_NOEXEC
             syscall.mount("tmpfs", UNIFIED, "tmpfs", flags, "size=4k,mode=755")
@@ -66,13 +63,6 @@ def leave_nothing(run_root: Path, host_mounts_fd: int) -> None:
         unmount(str(place))
     with contextlib.suppress(FileNotFoundError):
         (pins / "mnt").unlink()
-
-
-def seen_in_mounts(run_root: Path, path: str) -> str:
-    """Where M shows a path of the host's cgroup tree: elsewhere, if it is of a hybrid host's v2 tree."""
-    if not path.startswith(f"{UNIFIED}/"):
-        return path
-    return str(run_root.resolve() / "pins" / "unified") + path.removeprefix(UNIFIED)
 
 
 def unmount(target: str, flags: int = syscall.UMOUNT_NOFOLLOW) -> None:

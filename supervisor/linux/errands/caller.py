@@ -145,8 +145,15 @@ def _absolute(arguments: Arguments) -> str:
 
 
 def _look(path: str, flags: int = 0) -> int:
-    resolve = syscall.RESOLVE_NO_MAGICLINKS
-    return syscall.openat2(syscall.AT_FDCWD, path, os.O_PATH | flags, 0, resolve)
+    try:
+        return syscall.openat2(
+            syscall.AT_FDCWD, path, os.O_PATH | flags, 0, syscall.RESOLVE_NO_MAGICLINKS
+        )
+    except OSError as failure:
+        if failure.errno != errno.ELOOP:
+            raise
+        text_ = "it leads through a magic link of /proc, or too many links"
+        raise OSError(errno.EACCES, text_) from failure
 
 
 def _reopen(found: int, flags: int) -> int:
