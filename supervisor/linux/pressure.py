@@ -5,14 +5,15 @@
 
 Rules: a trigger is watched by an inner epoll, which trio watches in turn: the PSI file itself is always readable.
 The wake is the event: the inner epoll may already have nothing to tell. Without CAP_SYS_RESOURCE a trigger's window
-must be a multiple of two seconds, so it always is here.
+must be a multiple of two seconds, so it always is here; and the first windows of such a trigger count all that was
+waited since boot (6.18): what has not really grown is no event.
 """
 
 from __future__ import annotations
 
 import os
 import select
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -79,13 +80,22 @@ def read(path: Path | str) -> Pressure | None:
 class Trigger:
     """A threshold of which the kernel tells when it is crossed. Made by :func:`open_trigger`."""
 
-    def __init__(self, epoll: select.epoll) -> None:
+    def __init__(
+        self, epoll: select.epoll, total: Callable[[], int], stalled_microseconds: int
+    ) -> None:
         self._epoll = epoll
+        self._total = total
+        self._seen = total()
+        self._stalled_microseconds = stalled_microseconds
 
     async def wait(self) -> None:
         """Return when the threshold has been crossed; at most once in each window."""
-        await trio.lowlevel.wait_readable(self._epoll.fileno())
-        self._epoll.poll(0)
+        while True:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            self._epoll.poll(0)
+            before, self._seen = self._seen, self._total()
+            if self._seen - before >= self._stalled_microseconds // 2:
+                return
 
 
 @asynccontextmanager
@@ -110,6 +120,12 @@ async def open_trigger(
         with select.epoll() as epoll:
             epoll.register(psi, select.EPOLLPRI)
             await trio.lowlevel.checkpoint()
-            yield Trigger(epoll)
+            yield Trigger(epoll, lambda: _total(path, full=full), stalled_microseconds)
     finally:
         os.close(psi)
+
+
+def _total(path: Path | str, *, full: bool) -> int:
+    """Microseconds waited since the beginning."""
+    now = read(path) or Pressure()
+    return now.full_total_microseconds if full else now.some_total_microseconds
