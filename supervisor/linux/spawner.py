@@ -26,11 +26,11 @@ import trio
 from supervisor import tasks
 from supervisor.errors import Internal, Unavailable
 from supervisor.linux import spawner_process, spawner_wire
+from supervisor.linux.pipes import Capture, Feed
 from supervisor.linux.spawner_wire import JSON, Message
 
 READY_SECONDS_MAX = 30
 DISPOSAL_SECONDS_MAX = 10.0
-PIPE_READ_BYTES = 65_536
 STDIO = (0, 1, 2)
 
 
@@ -221,9 +221,9 @@ class Spawner:
             OSError: It could not be started.
         """
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
-            stdin = _Feed(input, ours, theirs) if input else None
-            stdout = _Capture(output_bytes_max, ours, theirs)
-            stderr = _Capture(output_bytes_max, ours, theirs)
+            stdin = Feed(input, ours, theirs) if input else None
+            stdout = Capture(output_bytes_max, ours, theirs)
+            stderr = Capture(output_bytes_max, ours, theirs)
             piped = attrs.evolve(
                 command,
                 stdin=stdin.child_fd if stdin else None,
@@ -415,62 +415,6 @@ def _arguments(command: Command) -> tuple[Message, list[int]]:
         "subreaper": command.subreaper,
     }
     return arguments, fds
-
-
-class _Capture:
-    """Our end of a pipe a command writes to, and the first bytes of what came."""
-
-    def __init__(
-        self, bytes_max: int, ours: contextlib.ExitStack, theirs: contextlib.ExitStack
-    ) -> None:
-        self._fd, self.child_fd = os.pipe2(os.O_CLOEXEC)
-        ours.callback(os.close, self._fd)
-        theirs.callback(os.close, self.child_fd)
-        os.set_blocking(self._fd, False)
-        self._bytes_max = bytes_max
-        self.content = bytearray()
-        self.truncated = False
-
-    async def read(self) -> None:
-        """Read until the pipe ends or this is cancelled."""
-        while self._available():
-            await trio.lowlevel.wait_readable(self._fd)
-
-    def drain(self) -> None:
-        """Take what is there, without waiting."""
-        self._available()
-
-    def _available(self) -> bool:
-        """Take what is there; False at the end of the pipe."""
-        while True:
-            try:
-                chunk = os.read(self._fd, PIPE_READ_BYTES)
-            except BlockingIOError:
-                return True
-            if not chunk:
-                return False
-            room = self._bytes_max - len(self.content)
-            self.content += chunk[:room]
-            self.truncated |= len(chunk) > room
-
-
-class _Feed:
-    """Our end of a pipe a command reads from."""
-
-    def __init__(
-        self, content: bytes, ours: contextlib.ExitStack, theirs: contextlib.ExitStack
-    ) -> None:
-        self.child_fd, fd = os.pipe2(os.O_CLOEXEC)
-        theirs.callback(os.close, self.child_fd)
-        self._stream = trio.lowlevel.FdStream(fd)
-        ours.callback(self._stream.close)
-        self._content = content
-
-    async def write(self) -> None:
-        """Write it all; a command that stops reading is no failure."""
-        async with self._stream:
-            with contextlib.suppress(trio.BrokenResourceError):
-                await self._stream.send_all(self._content)
 
 
 def start_spawner(run_root: Path, instance: str = "bakehouse") -> SpawnerSeed:

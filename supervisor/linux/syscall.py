@@ -155,7 +155,7 @@ def umount(target: str, flags: int = UMOUNT_NOFOLLOW) -> None:
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
-    """pivot_root(2)."""
+    """Make ``new_root`` the root directory and put the old one at ``put_old``."""
     _checked(
         _libc.syscall(_long(_PIVOT_ROOT), os.fsencode(new_root), os.fsencode(put_old)), new_root
     )
