@@ -81,7 +81,7 @@ async def _ladder(config: Config, seed: SpawnerSeed) -> AsyncIterator[None]:
         owners = await opened(open_owners(database, events, config))
         audit = await opened(open_audit(events, config))
         store = await opened(open_store(database, events, spawner, owners, config))
-        networks = await opened(open_networks(database, events, spawner, config))
+        networks = await opened(open_networks(database, events, spawner, owners, config))
         cgroups = await in_thread(partial(detect, config.instance))
         monitor = await opened(open_monitor(events, cgroups, config.monitor))
         runtime = await oci_runtime.choose(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cattrs
 import orjson
-from attrs import field, frozen
+from attrs import asdict, field, frozen
 
 from supervisor.errors import Unavailable
 
@@ -46,11 +46,19 @@ class _Condition:
 
 
 @frozen
+class _Argument:
+    index: int
+    value: int
+    op: str
+    valueTwo: int = 0  # noqa: N815
+
+
+@frozen
 class _Rule:
     names: tuple[str, ...]
     action: str
     errnoRet: int | None = None  # noqa: N815
-    args: tuple[Mapping[str, object], ...] | None = None
+    args: tuple[_Argument, ...] | None = None
     includes: _Condition = _Condition()
     excludes: _Condition = _Condition()
 
@@ -126,7 +134,7 @@ def _plain(rule: _Rule) -> dict[str, object]:
     if rule.errnoRet is not None:
         plain["errnoRet"] = rule.errnoRet
     if rule.args:
-        plain["args"] = list(rule.args)
+        plain["args"] = [asdict(argument) for argument in rule.args]
     return plain
 
 
