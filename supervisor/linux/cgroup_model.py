@@ -12,6 +12,7 @@ at 1024 only.)
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Protocol
 
 import attrs
@@ -133,6 +134,17 @@ class Cgroups(Protocol):
     @property
     def lacks(self) -> tuple[str, ...]:
         """What this host cannot do, each in words."""
+
+    @property
+    def confines_devices(self) -> bool:
+        """Whether :meth:`confine_devices` does anything here."""
+
+    def confine_devices(self, group: str, rules: Sequence[str]) -> None:
+        """Processes of the group may use only the devices that ``rules`` name (``c 1:3 rwm``), if the host can see to it.
+
+        Raises:
+            Unavailable: The kernel refuses.
+        """
 
     def create(self, group: str, limits: CgroupLimits = NO_LIMITS) -> None:
         """The group exists, its parents too, and is limited so. A group that is there is limited anew.

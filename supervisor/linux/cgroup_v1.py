@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -56,6 +56,23 @@ class CgroupsV1:
     def kind(self) -> str:
         """``v1`` or ``hybrid``."""
         return "hybrid" if self.tree else "v1"
+
+    @property
+    def confines_devices(self) -> bool:
+        """See ``Cgroups``."""
+        return "devices" in self.controllers
+
+    def confine_devices(self, group: str, rules: Sequence[str]) -> None:
+        """See ``Cgroups``."""
+        devices = self._path("devices", group)
+        if devices is None:
+            return
+        try:
+            files.write(devices / "devices.deny", "a")
+            for rule in rules:
+                files.write(devices / "devices.allow", rule)
+        except OSError as error:
+            raise refusal("confine", group, error) from error
 
     def create(self, group: str, limits: CgroupLimits = NO_LIMITS) -> None:
         """See ``Cgroups``."""

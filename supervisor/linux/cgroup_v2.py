@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -109,6 +110,14 @@ class CgroupsV2:
     root: str
     lacks: tuple[str, ...]
     kind: str = "v2"
+
+    @property
+    def confines_devices(self) -> bool:
+        """See ``Cgroups``; v2 has no device files, only programs."""
+        return False
+
+    def confine_devices(self, group: str, rules: Sequence[str]) -> None:
+        """See ``Cgroups``."""
 
     def create(self, group: str, limits: CgroupLimits = NO_LIMITS) -> None:
         """See ``Cgroups``."""

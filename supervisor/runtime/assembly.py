@@ -73,6 +73,8 @@ async def assemble(parts: Parts, record: ContainerRecord) -> Surroundings:
     limits = limits_of(record.request.resources, parts.config.runtime.pids_max)
     rootfs = (await parts.store.snapshots.prepare(record.id, record.layers, owner)).rootfs
     await parts.tree.create(owner.uid, group, limits)
+    if not record.request.privileged:
+        await parts.tree.confine_devices(group, spec.DEVICE_RULES)
     endpoint = await parts.networks.attach(
         record.id, record.name, owner, record.request.network_mode, record.request.ports, user_pin
     )

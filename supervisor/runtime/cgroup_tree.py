@@ -8,7 +8,7 @@ shares the owner's part.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -21,7 +21,7 @@ from supervisor.tasks import in_thread
 KILL_POLL_SECONDS = 0.002
 CPU_PERIOD_MICROSECONDS = 100_000
 BUILD_WEIGHT = 25
-IO_WEIGHT_FACTOR = 10
+IO_WEIGHT_DIVISOR = 5  # Docker's 500 is cgroup v2's 100
 
 
 def owner_group(owner: int) -> str:
@@ -64,7 +64,7 @@ def limits_of(resources: Resources, pids_default: int) -> CgroupLimits:
         pids=pids if pids > 0 else UNLIMITED,
         cpuset_cpus=resources.cpuset_cpus,
         cpuset_mems=resources.cpuset_mems,
-        io_weight=resources.io_weight * IO_WEIGHT_FACTOR or None,
+        io_weight=resources.io_weight // IO_WEIGHT_DIVISOR or None,
     )
 
 
@@ -76,7 +76,7 @@ class CgroupTree:
     ) -> None:
         """``seen_in_mounts`` turns a path of the host's cgroup tree into one that the daemon's mount namespace shows."""
         self.cgroups = cgroups
-        self.confines_devices = cgroups.kind != "v2"
+        self.confines_devices = cgroups.confines_devices
         self._config = config
         self._seen_in_mounts = seen_in_mounts
         self._owners: set[int] = set()
@@ -99,6 +99,11 @@ class CgroupTree:
             self.cgroups.create(monitors_group(owner))
             self._owners.add(owner)
         self.cgroups.create(group, limits)
+
+    async def confine_devices(self, group: str, rules: Sequence[str]) -> None:
+        """Processes of the group may use only these devices, where this host can see to that."""
+        if self.confines_devices:
+            await in_thread(lambda: self.cgroups.confine_devices(group, rules))
 
     def entry_paths(self, group: str) -> list[str]:
         """The ``cgroup.procs`` of a group as processes in the daemon's mount namespace see them."""

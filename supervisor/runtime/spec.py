@@ -320,6 +320,14 @@ def _namespaces(inputs: SpecInputs) -> list[dict[str, object]]:
     return spaces
 
 
+DEVICE_RULES = (
+    *("c *:* m", "b *:* m"),
+    *("c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm"),
+    *("c 5:0 rwm", "c 5:1 rwm", "c 5:2 rwm", "c 136:* rwm"),
+)
+"""Docker's, as cgroup v1 writes them: any node may be made, only these may be used."""
+
+
 def _device_rules(inputs: SpecInputs) -> list[dict[str, object]]:
     """Docker's device list; on a host where the runtime does not manage cgroups it is the user namespace that holds."""
     if inputs.privileged:
