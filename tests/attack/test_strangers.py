@@ -28,7 +28,9 @@ path, uid, unshare = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "unshare"
 os.setgroups([]); os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)
 if unshare:
     import ctypes
-    assert ctypes.CDLL(None, use_errno=True).unshare(0x10000000) == 0  # CLONE_NEWUSER
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(4, 1) == 0  # PR_SET_DUMPABLE, lost with the credentials: /proc/self would be root's
+    assert libc.unshare(0x10000000) == 0  # CLONE_NEWUSER
     open("/proc/self/uid_map", "w").write(f"0 {uid} 1")
     assert os.getuid() == 0
 connection = socket.socket(socket.AF_UNIX)
