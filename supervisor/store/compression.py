@@ -95,6 +95,7 @@ class HashedReader(io.RawIOBase):
         super().__init__()
         self._source = source
         self._copy = copy
+        self.length = 0
         self._hash = hashlib.sha256()
 
     @override
@@ -108,6 +109,7 @@ class HashedReader(io.RawIOBase):
             data = self._source.read(len(view))
         view[: len(data)] = data
         self._hash.update(data)
+        self.length += len(data)
         if self._copy is not None:
             self._copy(data)
         return len(data)

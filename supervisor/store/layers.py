@@ -27,10 +27,11 @@ import trio
 from supervisor import clock
 from supervisor.database.database import Database
 from supervisor.errors import Internal, NotFound
-from supervisor.store import trees
+from supervisor.store import packing, trees
 from supervisor.store.content import Content
+from supervisor.store.packing import Packed
 from supervisor.store.trash import Trash
-from supervisor.tasks import finish_within, in_thread
+from supervisor.tasks import DIGEST, finish_within, in_thread
 
 WorkInUnit = Callable[[sqlite3.Connection, str], object]
 
@@ -50,12 +51,14 @@ class Layer:
     Attributes:
         id: Its directory's name.
         diff_id: Digest of its uncompressed tar; ``None`` while nobody needed to know.
+        tar_bytes: Length of that tar; known when ``diff_id`` is.
         blob: Digest of the tar it came as, if that is kept.
         bytes: What its files hold.
     """
 
     id: str
     diff_id: str | None
+    tar_bytes: int | None
     blob: str | None
     bytes: int
 
@@ -100,7 +103,7 @@ class Layers:
         self,
         directory: Path,
         *,
-        diff_id: str | None = None,
+        packed: Packed | None = None,
         blob: str | None = None,
         also: WorkInUnit | None = None,
     ) -> Layer:
@@ -110,7 +113,7 @@ class Layers:
 
         Args:
             directory: What becomes the layer, by renaming it.
-            diff_id: If it is known.
+            packed: What is known of its tar.
             blob: Of the tar it came as, if that was kept.
             also: Done with the layer's id in the same unit as its row is written.
 
@@ -119,23 +122,25 @@ class Layers:
         """
         made: list[Layer] = []
         with finish_within(ADOPT_SECONDS):
-            made.append(await self._adopt(directory, also, diff_id, blob))
+            made.append(await self._adopt(directory, also, packed, blob))
         if made:
             return made[0]
         message = f"cannot keep a layer: its record was not written within {ADOPT_SECONDS} seconds"
         raise Internal(message)
 
     async def _adopt(
-        self, directory: Path, also: WorkInUnit | None, diff_id: str | None, blob: str | None
+        self, directory: Path, also: WorkInUnit | None, packed: Packed | None, blob: str | None
     ) -> Layer:
         layer_id = secrets.token_hex(ID_BYTES)
         size = await in_thread(lambda: _take(directory, self.path(layer_id)))
-        layer = Layer(layer_id, diff_id, blob, size)
+        diff_id, tar_bytes = (packed.diff_id, packed.tar_bytes) if packed else (None, None)
+        layer = Layer(layer_id, diff_id, tar_bytes, blob, size)
 
         def insert(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "INSERT INTO layers (id, diff_id, blob, bytes, created_ns) VALUES (?, ?, ?, ?, ?)",
-                (layer.id, diff_id, blob, size, clock.now_ns()),
+                "INSERT INTO layers (id, diff_id, tar_bytes, blob, bytes, created_ns)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (layer.id, diff_id, tar_bytes, blob, size, clock.now_ns()),
             )
             if also is not None:
                 also(connection, layer_id)
@@ -156,13 +161,28 @@ class Layers:
         """A layer with this content, if there is one."""
         return await self._database.read(lambda connection: by_diff_id_in(connection, diff_id))
 
-    async def told(self, layer_id: str, diff_id: str) -> None:
-        """Write down the digest of a layer that was packed for the first time."""
+    async def packed(self, layer_ids: Sequence[str]) -> list[Layer]:
+        """The layers with these ids, in this order, the digests of their tars taken where they were not known.
 
-        def update(connection: sqlite3.Connection) -> None:
-            connection.execute("UPDATE layers SET diff_id = ? WHERE id = ?", (diff_id, layer_id))
+        Raises:
+            NotFound: One of them is gone.
+            InvalidArgument: The tree of one is too deep for a tar.
+        """
+        known = {layer.id: layer for layer in await self.get(layer_ids)}
 
-        await self._database.write(update)
+        async def pack(layer: Layer) -> None:
+            path = self.path(layer.id)
+            packed = await in_thread(lambda: packing.measure(path), DIGEST)
+            known[layer.id] = attrs.evolve(
+                layer, diff_id=packed.diff_id, tar_bytes=packed.tar_bytes
+            )
+            await self._database.write(lambda connection: _told(connection, layer.id, packed))
+
+        async with trio.open_nursery() as nursery:
+            for layer in list(known.values()):
+                if layer.diff_id is None:
+                    nursery.start_soon(pack, layer)
+        return [known[layer_id] for layer_id in layer_ids]
 
     async def lease(self, holder: str, layer_ids: Iterable[str]) -> None:
         """Keep these layers until :meth:`release`; what is held already is success.
@@ -265,6 +285,13 @@ class Layers:
                 self.content.remove(layer.blob)
 
 
+def _told(connection: sqlite3.Connection, layer_id: str, packed: Packed) -> None:
+    connection.execute(
+        "UPDATE layers SET diff_id = ?, tar_bytes = ? WHERE id = ?",
+        (packed.diff_id, packed.tar_bytes, layer_id),
+    )
+
+
 def get_in(connection: sqlite3.Connection, layer_ids: Sequence[str]) -> list[Layer]:
     """:meth:`Layers.get` within a unit.
 
@@ -328,7 +355,7 @@ def _blob_used(connection: sqlite3.Connection, blob: str) -> bool:
 
 
 def _layer(row: sqlite3.Row) -> Layer:
-    return Layer(id=row["id"], diff_id=row["diff_id"], blob=row["blob"], bytes=row["bytes"])
+    return Layer(row["id"], row["diff_id"], row["tar_bytes"], row["blob"], row["bytes"])
 
 
 def _take(directory: Path, place: Path) -> int:

@@ -33,17 +33,27 @@ _KINDS = {
 }
 
 
-def diff_id(layer: Path) -> str:
-    """The digest of the layer's tar.
+@attrs.frozen
+class Packed:
+    """A layer's tar: its digest (the layer's DiffID) and its length."""
+
+    diff_id: str
+    tar_bytes: int
+
+
+def measure(layer: Path) -> Packed:
+    """Digest and length of the layer's tar.
 
     Raises:
         InvalidArgument: The tree is too deep for a tar.
         OSError: It cannot be read.
     """
     taken = hashlib.sha256()
+    length = 0
     for piece in pieces(layer):
         taken.update(piece)
-    return f"{digests.ALGORITHM}:{taken.hexdigest()}"
+        length += len(piece)
+    return Packed(f"{digests.ALGORITHM}:{taken.hexdigest()}", length)
 
 
 def pieces(layer: Path) -> Iterator[bytes]:

@@ -17,6 +17,7 @@ from supervisor.database.database import Database
 from supervisor.events.journal import Events
 from supervisor.linux.spawner import Spawner
 from supervisor.store.content import Content
+from supervisor.store.images import Images
 from supervisor.store.layers import Layers
 from supervisor.store.snapshots import Snapshots
 from supervisor.store.trash import Trash
@@ -31,6 +32,7 @@ class Store:
     content: Content
     layers: Layers
     snapshots: Snapshots
+    images: Images
 
 
 @asynccontextmanager
@@ -48,9 +50,10 @@ async def open_store(
     layers = Layers(config.data_root / "layers", content, database, trash)
     views = Views(config.data_root, config.run_root, spawner)
     snapshots = Snapshots(database, spawner, owners, layers, views, trash)
+    images = Images(database, events, layers)
     await snapshots.open()
     await layers.open()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trash.empty_for_ever)
-        yield Store(content, layers, snapshots)
+        yield Store(content, layers, snapshots, images)
         nursery.cancel_scope.cancel()

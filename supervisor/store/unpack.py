@@ -44,12 +44,14 @@ class Unpacked:
 
     Attributes:
         diff_id: Digest of the uncompressed tar.
+        tar_bytes: Its length.
         digest: Digest as it came.
         blob: Digest of the tar that was kept, if it was asked for.
         left_out: Members that were dropped, by what they were.
     """
 
     diff_id: str
+    tar_bytes: int
     digest: str
     blob: str | None
     left_out: dict[str, int]
@@ -143,7 +145,7 @@ def _pump(source: Span, keep: Content | None, scan: Scan, pipe: io.FileIO) -> Un
                 pass  # what follows the archive counts for the digests
         _write(pipe, tar.END)
         blob = kept.commit() if kept else None
-        return Unpacked(plain.digest, raw.digest, blob, scan.left_out)
+        return Unpacked(plain.digest, plain.length, raw.digest, blob, scan.left_out)
 
 
 def _copy_members(reader: tar.Reader, scan: Scan, pipe: io.FileIO) -> None:

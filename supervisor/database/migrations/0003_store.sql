@@ -4,6 +4,7 @@ CREATE TABLE layers (
     id         TEXT PRIMARY KEY,          -- its directory's name below layers/
     diff_id    TEXT,                      -- known once it was packed or came in with it
     blob       TEXT,                      -- digest of the tar it came as, kept so that it goes out the same; else it is packed
+    tar_bytes  INTEGER,                   -- of the uncompressed tar; known when diff_id is
     bytes      INTEGER NOT NULL,
     created_ns INTEGER NOT NULL
 ) STRICT;

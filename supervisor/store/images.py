@@ -1,0 +1,503 @@
+"""Images: what people name, and reach by those names alone.
+
+Words:
+    scope: Where somebody looks: their own names, then those the administrators share.
+    publish: To give an image a name in the shared namespace. Only administrators do.
+
+Rules: content is shared between all who have it, names are private; one's own name wins over a shared one; what is not
+in the scope does not exist (attacks.md 16, 17), so every way in goes through :meth:`Images.resolve`. Messages are
+Docker's. A change and its event are one unit.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+
+import attrs
+
+from protocol.events import EventData, ImageDelete, ImagePrune, ImagePublish, ImageTag, ImageUntag
+from supervisor import clock
+from supervisor.access.identity import Identity
+from supervisor.database.database import Database
+from supervisor.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
+from supervisor.events.journal import Events
+from supervisor.oci import digest as digests
+from supervisor.oci import image as oci
+from supervisor.oci import reference as references
+from supervisor.oci.reference import Reference, short_id
+from supervisor.store import image_records as records
+from supervisor.store.image_records import SHARED, Image
+from supervisor.store.layers import Layers
+
+
+@attrs.frozen
+class User:
+    """A container that uses an image."""
+
+    container: str
+    running: bool
+    owner: int
+
+
+UsersOf = Callable[[str], Sequence[User]]
+
+
+@attrs.frozen
+class Removed:
+    """One line of what ``docker rmi`` prints: a name that is gone, or an image (its id) that is."""
+
+    untagged: str = ""
+    deleted: str = ""
+
+
+@attrs.frozen
+class ImageFilter:
+    """Which images to list; what is empty or None does not matter.
+
+    Attributes:
+        references: Patterns as ``docker images --filter reference=`` takes them; one must match.
+        dangling: Only those without a name, or only those with one.
+        labels: ``key`` or ``key=value``; all must be there.
+        before: Made before this image.
+        since: Made after it.
+        until_ns: Made before this time.
+    """
+
+    references: tuple[str, ...] = ()
+    dangling: bool | None = None
+    labels: tuple[str, ...] = ()
+    before: str = ""
+    since: str = ""
+    until_ns: int = 0
+
+
+@attrs.frozen
+class HistoryEntry:
+    """One step of an image's making, as ``docker history`` prints it; ``id`` is empty for all but the last."""
+
+    id: str
+    created_ns: int
+    created_by: str
+    comment: str
+    bytes: int
+    names: tuple[str, ...]
+
+
+@attrs.define(eq=False)
+class Images:
+    """The images of this store. Made by :func:`supervisor.store.store.open_store`."""
+
+    database: Database
+    events: Events
+    layers: Layers
+    _users_of: UsersOf = attrs.field(default=lambda _: ())
+
+    def watch_users(self, users_of: UsersOf) -> None:
+        """From now on ask ``users_of`` which containers use an image."""
+        self._users_of = users_of
+
+    # --- looking ------------------------------------------------------------------------------------------------
+
+    async def resolve(self, identity: Identity, text: str) -> Image:
+        """The image that ``text``, a name or (the beginning of) an id, means for this person.
+
+        Raises:
+            NotFound: It means none of theirs and none that is shared.
+            InvalidArgument: It is the beginning of several ids, or no name at all.
+        """
+        return await self.database.read(lambda c: resolve_in(c, scope_of(identity), text))
+
+    async def exists(self, identity: Identity, text: str) -> bool:
+        """Whether :meth:`resolve` would find it."""
+        try:
+            await self.resolve(identity, text)
+        except (NotFound, InvalidArgument):
+            return False
+        return True
+
+    async def list(self, identity: Identity, wanted: ImageFilter | None = None) -> Sequence[Image]:
+        """What this person has and what is shared, newest first; one that is both is told once, with all its names.
+
+        Raises:
+            NotFound: ``before`` or ``since`` is no image of theirs.
+        """
+        chosen = wanted or ImageFilter()
+        found = await self.database.read(lambda c: _all(c, scope_of(identity)))
+        bounds = [await self._moment(identity, text) for text in (chosen.before, chosen.since)]
+        return [image for image in found if _matches(image, chosen, bounds[0], bounds[1])]
+
+    async def history(self, image: Image) -> Sequence[HistoryEntry]:
+        """How it was made, the last step first."""
+        sizes = iter([layer.bytes for layer in await self.layers.get(image.layers)])
+        steps = [
+            HistoryEntry(
+                id="",
+                created_ns=_time(step.created),
+                created_by=step.created_by,
+                comment=step.comment,
+                bytes=0 if step.empty_layer else next(sizes, 0),
+                names=(),
+            )
+            for step in image.config.history
+        ]
+        if steps:
+            names = tuple(name.familiar for name in image.names)
+            steps[-1] = attrs.evolve(steps[-1], id=image.id, names=names)
+        return steps[::-1]
+
+    async def layer_bytes(self, identity: Identity) -> int:
+        """What the layers of all this person's and the shared images take, each counted once."""
+        return await self.database.read(lambda c: records.layer_bytes(c, scope_of(identity)))
+
+    # --- naming -------------------------------------------------------------------------------------------------
+
+    async def tag(self, identity: Identity, source: str, target: str) -> Image:
+        """Give what ``source`` means a further name of this person's; a name that led elsewhere now leads here.
+
+        Raises:
+            NotFound: ``source`` means nothing.
+            InvalidArgument: ``target`` is no name, or has a digest.
+        """
+        name = wanted_name(target)
+
+        def work(connection: sqlite3.Connection) -> Image:
+            image = resolve_in(connection, scope_of(identity), source)
+            records.own(connection, identity.owner, image.id, image.parent)
+            records.name(connection, identity.owner, name, image.id)
+            self.record(
+                connection, ImageTag(reference=name.familiar), identity.owner, image.id, name
+            )
+            return image
+
+        return await self.database.write(work)
+
+    async def publish(self, identity: Identity, source: str, target: str = "") -> Image:
+        """Give what ``source`` means a name that everybody on the host may use; by default the same.
+
+        Raises:
+            PermissionDenied: An administrator it is not.
+            NotFound: ``source`` means nothing.
+            InvalidArgument: There is no name to give.
+        """
+        if not identity.admin:
+            raise PermissionDenied(
+                f"cannot publish {source}: only administrators share images with everybody",
+                hint="others can load what you save: docker image save",
+            )
+        name = wanted_name(target or source)
+
+        def work(connection: sqlite3.Connection) -> Image:
+            image = resolve_in(connection, scope_of(identity), source)
+            records.own(connection, SHARED, image.id, image.parent)
+            records.name(connection, SHARED, name, image.id)
+            data = ImagePublish(reference=name.familiar)
+            self.record(connection, data, identity.owner, image.id, name)
+            return image
+
+        return await self.database.write(work)
+
+    async def create_from(
+        self,
+        config: oci.ImageConfig,
+        layer_ids: Sequence[str],
+        owner: int,
+        tags: Sequence[Reference] = (),
+        *,
+        parent: str = "",
+        also: Sequence[EventData] = (),
+    ) -> Image:
+        """Make an image of layers that are here; its ``diff_ids`` are taken from them.
+
+        Args:
+            config: All but the ``diff_ids``.
+            layer_ids: Bottom first. Those that were fresh are kept by the image from now on.
+            owner: Whose.
+            tags: Names it gets.
+            parent: What it was built on, for ``docker inspect``.
+            also: Events told of it in the same unit.
+
+        Raises:
+            NotFound: A layer is gone.
+            InvalidArgument: A layer's tree is too deep for a tar.
+        """
+        packed = await self.layers.packed(layer_ids)
+        diff_ids = tuple(layer.diff_id for layer in packed if layer.diff_id)
+        data = oci.config_json(attrs.evolve(config, diff_ids=diff_ids))
+        image_id = digests.of(data)
+        size = sum(layer.bytes for layer in packed)
+
+        def work(connection: sqlite3.Connection) -> Image:
+            records.insert(connection, data, image_id, layer_ids, size)
+            records.own(connection, owner, image_id, parent)
+            for event in also:
+                self.record(connection, event, owner, image_id, None)
+            for tag in tags:
+                records.name(connection, owner, tag.tagged, image_id)
+                event = ImageTag(reference=tag.tagged.familiar)
+                self.record(connection, event, owner, image_id, tag.tagged)
+            image = records.read(connection, owner, image_id)
+            assert image is not None
+            return image
+
+        image = await self.database.write(work)
+        self.layers.used(layer_ids)
+        return image
+
+    # --- removing -----------------------------------------------------------------------------------------------
+
+    async def remove(
+        self, identity: Identity, text: str, *, force: bool = False
+    ) -> Sequence[Removed]:
+        """What ``docker rmi`` does: take a name away, and with the last one the image.
+
+        Args:
+            identity: Who asks.
+            text: A name, or an id, by which all names go.
+            force: Also when a container that has ended uses it, or several repositories name it.
+
+        Raises:
+            NotFound: It means none of theirs.
+            Conflict: A container uses it, or several repositories name it.
+            PermissionDenied: It is shared, and they are no administrator.
+        """
+
+        def work(connection: sqlite3.Connection) -> list[Removed]:
+            image = resolve_in(connection, scope_of(identity), text)
+            _check_may_remove(identity, image, text)
+            return [*self._remove_in(connection, identity, image, text, force=force)]
+
+        removed = await self.database.write(work)
+        await self.layers.collect()
+        return removed
+
+    async def prune(
+        self, identity: Identity, wanted: ImageFilter | None = None, *, unnamed_only: bool = True
+    ) -> tuple[Sequence[Removed], int]:
+        """Remove this person's images that no container uses: those without a name, or all; also the bytes that are free."""
+        chosen = wanted or ImageFilter()
+
+        def work(connection: sqlite3.Connection) -> list[Removed]:
+            removed: list[Removed] = []
+            for image in records.all_of(connection, identity.owner):
+                unused = not self._users(image)
+                if unused and _matches(image, chosen, 0, 0) and not (unnamed_only and image.names):
+                    removed += self._forget(connection, identity, image, image.names)
+            return removed
+
+        removed = await self.database.write(work)
+        reclaimed = await self.layers.collect()
+        if removed:
+            data = ImagePrune(reclaimed_bytes=reclaimed)
+            await self.events.emit(data, owner=identity.owner, subject="", attributes={})
+        return removed, reclaimed
+
+    def _remove_in(
+        self,
+        connection: sqlite3.Connection,
+        identity: Identity,
+        image: Image,
+        text: str,
+        *,
+        force: bool,
+    ) -> Sequence[Removed]:
+        name = _name_meant(image, text)
+        if name is None:
+            self._check_id_removal(image, force=force)
+            return self._forget(connection, identity, image, image.names)
+        users = self._users(image)
+        last = len(image.names) == 1
+        if last and users and not force:
+            message = (
+                f'conflict: unable to remove repository reference "{name.familiar}" (must force) - container'
+                f" {users[0].container[:12]} is using its referenced image {short_id(image.id)}"
+            )
+            raise Conflict(message, hint="remove the container first, or use --force")
+        if last and not any(user.running for user in users):
+            return self._forget(connection, identity, image, [name])
+        return self._unname(connection, identity, image, [name])
+
+    def _check_id_removal(self, image: Image, *, force: bool) -> None:
+        if len({name.repository for name in image.names}) > 1 and not force:
+            message = (
+                f"conflict: unable to delete {short_id(image.id)} (must be forced) - image is referenced in"
+                " multiple repositories"
+            )
+            raise Conflict(message)
+        users = self._users(image)
+        running = [user for user in users if user.running]
+        if running:
+            message = (
+                f"conflict: unable to delete {short_id(image.id)} (cannot be forced) - image is being used by"
+                f" running container {running[0].container[:12]}"
+            )
+            raise Conflict(message, hint="stop and remove the container first")
+        if users and not force:
+            message = (
+                f"conflict: unable to delete {short_id(image.id)} (must be forced) - image is being used by"
+                f" stopped container {users[0].container[:12]}"
+            )
+            raise Conflict(message, hint="remove the container first, or use --force")
+
+    def _forget(
+        self,
+        connection: sqlite3.Connection,
+        identity: Identity,
+        image: Image,
+        names: Iterable[Reference],
+    ) -> Sequence[Removed]:
+        removed = self._unname(connection, identity, image, names)
+        records.disown(connection, image.owner, image.id)
+        self.record(connection, ImageDelete(), identity.owner, image.id, None)
+        return [*removed, Removed(deleted=image.id)]
+
+    def _unname(
+        self,
+        connection: sqlite3.Connection,
+        identity: Identity,
+        image: Image,
+        names: Iterable[Reference],
+    ) -> Sequence[Removed]:
+        gone = list(names)
+        records.unname(connection, image.owner, gone)
+        for name in gone:
+            data = ImageUntag(reference=name.familiar)
+            self.record(connection, data, identity.owner, image.id, name)
+        return [Removed(untagged=name.familiar) for name in gone]
+
+    def _users(self, image: Image) -> Sequence[User]:
+        """Who keeps it: an owner's own containers; for a shared image, everybody's."""
+        users = self._users_of(image.id)
+        return [user for user in users if image.shared or user.owner == image.owner]
+
+    def record(
+        self,
+        connection: sqlite3.Connection,
+        data: EventData,
+        owner: int,
+        image_id: str,
+        name: Reference | None,
+    ) -> None:
+        """Tell an event of an image within a unit; ``name`` is the one it is about, if it is about one."""
+        attributes = {"name": name.familiar if name else image_id}
+        self.events.record(connection, data, owner=owner, subject=image_id, attributes=attributes)
+
+    async def _moment(self, identity: Identity, text: str) -> int:
+        return (await self.resolve(identity, text)).created_ns if text else 0
+
+
+def scope_of(identity: Identity) -> tuple[int, int]:
+    """Where this person looks."""
+    return (identity.owner, SHARED)
+
+
+def wanted_name(text: str) -> Reference:
+    """The name with a tag that somebody wants to give.
+
+    Raises:
+        InvalidArgument: It is no name, or has a digest: that is no one's to give.
+    """
+    name = references.parse(text)
+    if name.digest:
+        message = "refusing to create a tag with a digest reference"
+        raise InvalidArgument(message, hint="leave out what follows the @")
+    return name.tagged
+
+
+def resolve_in(connection: sqlite3.Connection, scope: Sequence[int], text: str) -> Image:
+    """:meth:`Images.resolve` within a unit.
+
+    Raises:
+        NotFound: It means nothing in ``scope``.
+        InvalidArgument: It is the beginning of several ids, or no name at all.
+    """
+    prefix = references.id_prefix(text)
+    if not text.startswith(f"{digests.ALGORITHM}:") and len(prefix) != digests.HEX_DIGITS:
+        name = references.parse(text).tagged
+        find = records.by_digest if name.digest else records.by_name
+        found = find(connection, scope, name)
+        if found is not None:
+            return found
+        missing = name.familiar
+    else:
+        missing = text
+    matching = records.by_id(connection, scope, prefix) if prefix else []
+    if len(matching) > 1:
+        message = f"cannot tell which image {text} is: several ids begin so"
+        raise InvalidArgument(message, hint="give more digits")
+    if not matching:
+        message = f"No such image: {missing}"
+        raise NotFound(message, hint="docker images lists what you have")
+    return matching[0]
+
+
+def _all(connection: sqlite3.Connection, scope: Sequence[int]) -> list[Image]:
+    """All images of a scope; a shared name hidden by one's own is not told."""
+    own = {image.id: image for image in records.all_of(connection, scope[0])}
+    taken = {name for image in own.values() for name in image.names}
+    for image in records.all_of(connection, scope[1]) if scope[1] != scope[0] else ():
+        seen = tuple(name for name in image.names if name not in taken)
+        mine = own.get(image.id)
+        if mine is not None:
+            own[image.id] = attrs.evolve(mine, names=mine.names + seen)
+        else:
+            own[image.id] = attrs.evolve(image, names=seen)
+    return sorted(own.values(), key=lambda image: (image.created_ns, image.id), reverse=True)
+
+
+def _check_may_remove(identity: Identity, image: Image, text: str) -> None:
+    if image.shared and not identity.admin:
+        raise PermissionDenied(
+            f"cannot remove {text}: the administrators share it with everybody",
+            hint="it takes nothing of your quota",
+        )
+
+
+def _name_meant(image: Image, text: str) -> Reference | None:
+    """The name of the image that ``text`` is; ``None`` when it is an id."""
+    try:
+        name = references.parse(text)
+    except InvalidArgument:
+        return None
+    if name.digest:
+        return next((one for one in image.names if one.repository == name.repository), None)
+    return name.tagged if name.tagged in image.names else None
+
+
+def _matches(image: Image, wanted: ImageFilter, before_ns: int, since_ns: int) -> bool:
+    labels = image.config.config.labels
+    return all(
+        (
+            wanted.dangling is None or wanted.dangling == (not image.names),
+            not before_ns or image.created_ns < before_ns,
+            not since_ns or image.created_ns > since_ns,
+            not wanted.until_ns or image.created_ns < wanted.until_ns,
+            not wanted.references or any(_named(image, one) for one in wanted.references),
+            all(_labelled(labels, one) for one in wanted.labels),
+        )
+    )
+
+
+def _named(image: Image, pattern: str) -> bool:
+    """Docker's reference patterns: of the familiar name, with or without its tag; ``*`` stays within a slash."""
+    candidates = [
+        text for name in image.names for text in (name.familiar, name.familiar_repository)
+    ]
+    return any(
+        text.count("/") == pattern.count("/") and fnmatch.fnmatchcase(text, pattern)
+        for text in candidates
+    )
+
+
+def _labelled(labels: object, wanted: str) -> bool:
+    assert isinstance(labels, dict)
+    key, equals, value = wanted.partition("=")
+    return key in labels and (not equals or labels[key] == value)
+
+
+def _time(text: str) -> int:
+    try:
+        return clock.from_rfc3339(text) if text else 0
+    except ValueError:
+        return 0
