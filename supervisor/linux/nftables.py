@@ -146,8 +146,10 @@ class Changes:
 
     def __init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-        self._sock = trio.socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
-        self._sock.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES)
+        raw = socket.socket(socket.AF_NETLINK, kind, _NETLINK_NETFILTER)
+        raw.bind((0, 0))  # a socket without an address of its own is told nothing
+        raw.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES)
+        self._sock = trio.socket.from_stdlib_socket(raw)
 
     def close(self) -> None:
         """Close the socket; more than once is fine."""
