@@ -6,11 +6,16 @@ import os
 import shutil
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.support import leftovers
 from tests.support.accounts import People, people
 from tests.support.daemon import BUSYBOX, Daemon, new_daemon
+
+# A noisy host is slow now and then; that is no fault of a parser's.
+hypothesis.settings.register_profile("house", deadline=None)
+hypothesis.settings.load_profile("house")
 
 BEFORE = pytest.StashKey[leftovers.Picture]()
 LEFT = pytest.StashKey[list[str]]()

@@ -215,7 +215,8 @@ class Daemon:
         return left
 
     def left(self) -> Iterator[str]:
-        """Its cgroups and links; its pin of the mount namespace stays with its run root."""
+        """What a stopped daemon without containers must not leave on the host."""
+        yield from (f"mount {point}" for point in _mount_points_below(self.root))
         yield from (f"cgroup {path}" for path in self._cgroups() if _has_processes(path))
         yield from (f"link {name}" for name in self._links())
 
