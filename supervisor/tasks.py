@@ -6,11 +6,13 @@ Rules: no function takes a timeout (callers use ``trio.fail_after``); the only s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 import trio
+
+from supervisor.errors import BakehouseError
 
 T = TypeVar("T")
 
@@ -31,3 +33,25 @@ def finish_within(seconds: float) -> Iterator[trio.CancelScope]:
 async def in_thread(work: Callable[[], T], limiter: trio.CapacityLimiter = DISK) -> T:
     """Run ``work`` in a thread and wait for its end, even when cancelled: it may hold a resource."""
     return await trio.to_thread.run_sync(work, limiter=limiter)
+
+
+async def together(*jobs: Callable[[], Awaitable[None]]) -> None:
+    """Do all ``jobs`` at once; the first expected failure cancels the others and is raised as it is, ungrouped.
+
+    Raises:
+        BakehouseError: What the first job that failed raised.
+    """
+    failures: list[BakehouseError] = []
+
+    async def do(job: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await job()
+        except BakehouseError as error:
+            failures.append(error)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for job in jobs:
+            nursery.start_soon(do, job)
+    if failures:
+        raise failures[0]

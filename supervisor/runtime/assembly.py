@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import orjson
-import trio
 from attrs import frozen
 
 from supervisor.access.owners import Owner
@@ -28,7 +28,7 @@ from supervisor.runtime.passwd import ContainerUser, resolve_user
 from supervisor.runtime.records import ContainerRecord, MountRecord
 from supervisor.runtime.seccomp import runtime_seccomp
 from supervisor.runtime.spec import ProcessInputs, SpecInputs, SpecMount
-from supervisor.tasks import in_thread
+from supervisor.tasks import in_thread, together
 
 ACCOUNT_FILE_BYTES_MAX = 1_048_576
 
@@ -71,13 +71,29 @@ async def assemble(parts: Parts, record: ContainerRecord) -> Surroundings:
     user_pin = await parts.user_namespace(owner)
     group = container_group(owner.uid, record.id)
     limits = limits_of(record.request.resources, parts.config.runtime.pids_max)
-    rootfs = (await parts.store.snapshots.prepare(record.id, record.layers, owner)).rootfs
-    await parts.tree.create(owner.uid, group, limits)
-    if not record.request.privileged:
-        await parts.tree.confine_devices(group, spec.DEVICE_RULES)
-    endpoint = await parts.networks.attach(
-        record.id, record.name, owner, record.request.network_mode, record.request.ports, user_pin
-    )
+
+    async def prepare_rootfs() -> None:
+        await parts.store.snapshots.prepare(record.id, record.layers, owner)
+
+    async def prepare_group() -> None:
+        await parts.tree.create(owner.uid, group, limits)
+        if not record.request.privileged:
+            await parts.tree.confine_devices(group, spec.DEVICE_RULES)
+
+    async def prepare_network() -> None:
+        await parts.networks.attach(
+            record.id,
+            record.name,
+            owner,
+            record.request.network_mode,
+            record.request.ports,
+            user_pin,
+        )
+
+    await together(prepare_rootfs, prepare_group, prepare_network)
+    rootfs = parts.store.snapshots.get(record.id).rootfs
+    endpoint = parts.networks.endpoint(record.id)
+    assert endpoint is not None
     root_fd = await mounts.open_in_mounts(parts.spawner, rootfs)
     try:
         user = await in_thread(lambda: container_user(root_fd, record.user, owner))
@@ -94,12 +110,17 @@ async def dismantle(parts: Parts, record: ContainerRecord) -> None:
     """Nothing of the container's surroundings is left: no process, mount, link, cgroup or session directory."""
     session = session_paths(parts.run_root, record)
     await parts.tree.clear(container_group(record.owner, record.id))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(parts.runtime.delete, parts.spawner, record.id)
-        nursery.start_soon(parts.networks.detach, record.id)
-    for number in range(len(record.mounts)):
-        await mounts.unmount(parts.spawner, session.directory / "mounts" / str(number))
-    await parts.store.snapshots.unmount(record.id)
+
+    async def unmount() -> None:
+        for number in range(len(record.mounts)):
+            await mounts.unmount(parts.spawner, session.directory / "mounts" / str(number))
+        await parts.store.snapshots.unmount(record.id)
+
+    await together(
+        partial(parts.runtime.delete, parts.spawner, record.id),
+        partial(parts.networks.detach, record.id),
+        unmount,
+    )
     await in_thread(lambda: shutil.rmtree(session.directory, ignore_errors=True))
 
 
