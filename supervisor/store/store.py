@@ -22,6 +22,7 @@ from supervisor.store.layers import Layers
 from supervisor.store.snapshots import Snapshots
 from supervisor.store.trash import Trash
 from supervisor.store.views import Views
+from supervisor.store.volumes import Volumes
 from supervisor.tasks import in_thread
 
 
@@ -33,6 +34,7 @@ class Store:
     layers: Layers
     snapshots: Snapshots
     images: Images
+    volumes: Volumes
 
 
 @asynccontextmanager
@@ -52,8 +54,10 @@ async def open_store(
     snapshots = Snapshots(database, spawner, owners, layers, views, trash)
     images = Images(database, events, layers)
     await snapshots.open()
+    volumes = Volumes(database, events, spawner, views, trash)
     await layers.open()
+    await volumes.open()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trash.empty_for_ever)
-        yield Store(content, layers, snapshots, images)
+        yield Store(content, layers, snapshots, images, volumes)
         nursery.cancel_scope.cancel()

@@ -1,0 +1,378 @@
+"""Volumes: what outlives containers, private to its owner.
+
+Words:
+    anonymous: Made for one container without a name of its own (64 hex digits), gone with it when asked.
+    hold: A container's claim; a held volume is not removed.
+    fill: To copy what the image has at the mount point into a volume at its first use.
+
+Rules: a name is safe as a file name; the tree is canonical on disk and shown through the owner's view; another owner's
+volume does not exist. Messages are Docker's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import orjson
+import trio
+
+from protocol.events import VolumeCreate, VolumeDestroy
+from supervisor import clock
+from supervisor.access.owners import Owner
+from supervisor.database.database import Database
+from supervisor.errors import Conflict, InvalidArgument, NotFound
+from supervisor.events.journal import Events
+from supervisor.linux import beneath, mounts
+from supervisor.linux.spawner import Spawner
+from supervisor.store import copying, trees
+from supervisor.store.trash import Trash
+from supervisor.store.views import Views
+from supervisor.tasks import finish_within, in_thread
+
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,200}")
+DATA = "_data"
+ROOT_MODE = 0o755
+FILL_CLEANUP_SECONDS = 10.0
+
+
+@attrs.frozen
+class Volume:
+    """One volume. ``holders`` are ids of containers."""
+
+    owner: int
+    name: str
+    anonymous: bool
+    filled: bool
+    labels: Mapping[str, str]
+    options: Mapping[str, str]
+    created_ns: int
+    holders: tuple[str, ...] = ()
+
+
+@attrs.define(eq=False)
+class Volumes:
+    """The volumes of this store. Made by :func:`supervisor.store.store.open_store`."""
+
+    _database: Database
+    _events: Events
+    _spawner: Spawner
+    _views: Views
+    _trash: Trash
+    _changing: trio.Lock = attrs.field(factory=trio.Lock)
+
+    async def open(self) -> None:
+        """Remove what no row tells of."""
+        known = await self._database.read(
+            lambda c: {(row["owner"], row["name"]) for row in c.execute("SELECT * FROM volumes")}
+        )
+        await in_thread(lambda: self._drop_unknown(known))
+
+    async def create(
+        self,
+        owner: int,
+        name: str = "",
+        *,
+        labels: Mapping[str, str] | None = None,
+        options: Mapping[str, str] | None = None,
+        anonymous: bool | None = None,
+    ) -> Volume:
+        """Make a volume; one of this name that is there already is success.
+
+        Args:
+            owner: Whose.
+            name: Empty for one we choose.
+            labels: Kept for the people who gave them.
+            options: None are known.
+            anonymous: By default whether we chose the name.
+
+        Raises:
+            InvalidArgument: The name is not safe, or an option is given.
+        """
+        if name and not NAME.fullmatch(name):
+            message = (
+                f"create {name}: {name!r} includes invalid characters for a local volume name,"
+                ' only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed'
+            )
+            raise InvalidArgument(message, hint="to mount a host directory, give its absolute path")
+        if options:
+            raise InvalidArgument(
+                f"cannot create volume {name}: the options {', '.join(sorted(options))} are not known",
+                hint="volumes here are plain directories",
+            )
+        wanted = Volume(
+            owner=owner,
+            name=name or secrets.token_hex(32),
+            anonymous=(not name) if anonymous is None else anonymous,
+            filled=False,
+            labels=labels or {},
+            options={},
+            created_ns=clock.now_ns(),
+        )
+        async with self._changing:
+            await in_thread(lambda: _make(self.path(wanted.owner, wanted.name)))
+            return await self._database.write(lambda c: self._create_in(c, wanted))
+
+    async def get(self, owner: int, name: str) -> Volume:
+        """The owner's volume of this name.
+
+        Raises:
+            NotFound: They have none.
+        """
+        return await self._database.read(lambda connection: _get(connection, owner, name))
+
+    async def list(self, owner: int | None) -> Sequence[Volume]:
+        """An owner's volumes, or with ``None`` everybody's, by name."""
+        return await self._database.read(lambda connection: _all(connection, owner))
+
+    async def remove(self, owner: int, name: str, *, force: bool = False) -> None:
+        """Remove a volume with what is in it.
+
+        Args:
+            owner: Whose.
+            name: Which.
+            force: It not being there is success.
+
+        Raises:
+            NotFound: They have none of this name.
+            Conflict: A container holds it.
+        """
+        async with self._changing:
+            try:
+                await self._database.write(lambda c: self._remove_in(c, owner, name))
+            except NotFound:
+                if not force:
+                    raise
+            await self._to_trash([(owner, name)])
+
+    async def prune(
+        self, owner: int, *, named_too: bool = False, labels: Sequence[str] = ()
+    ) -> tuple[Sequence[Volume], int]:
+        """Remove the owner's volumes that nobody holds, the anonymous ones or all; also the bytes that are free."""
+        candidates = [
+            volume
+            for volume in await self.list(owner)
+            if not volume.holders
+            and (named_too or volume.anonymous)
+            and all(_labelled(volume, label) for label in labels)
+        ]
+        removed: list[Volume] = []
+        reclaimed = 0
+        for volume in candidates:
+            size = await self.usage(volume)
+            try:
+                await self.remove(owner, volume.name)
+            except (Conflict, NotFound):
+                continue  # somebody was quicker
+            removed.append(volume)
+            reclaimed += size
+        return removed, reclaimed
+
+    async def hold(
+        self, owner: Owner, name: str, container: str, *, anonymous: bool = False
+    ) -> str:
+        """Let a container hold the owner's volume, made if it is missing; its name. Holding it already is success.
+
+        Raises:
+            InvalidArgument: The name is not safe.
+        """
+        made = await self.create(owner.uid, name, anonymous=anonymous or not name)
+
+        def work(connection: sqlite3.Connection) -> None:
+            _get(connection, owner.uid, made.name)
+            connection.execute(
+                "INSERT OR IGNORE INTO volume_holds (owner, name, container) VALUES (?, ?, ?)",
+                (owner.uid, made.name, container),
+            )
+
+        await self._database.write(work)
+        return made.name
+
+    async def release(self, container: str, *, remove_anonymous: bool) -> None:
+        """The container holds nothing any more; its anonymous volumes go too, if asked and nobody else holds them."""
+
+        def work(connection: sqlite3.Connection) -> list[tuple[int, str]]:
+            held = connection.execute(
+                "SELECT volumes.* FROM volume_holds JOIN volumes USING (owner, name) WHERE container = ?",
+                (container,),
+            ).fetchall()
+            connection.execute("DELETE FROM volume_holds WHERE container = ?", (container,))
+            return [
+                (row["owner"], row["name"])
+                for row in held
+                if remove_anonymous and row["anonymous"] and self._gone(connection, row)
+            ]
+
+        async with self._changing:
+            await self._to_trash(await self._database.write(work))
+
+    def path(self, owner: int, name: str) -> Path:
+        """Its directory in the store, in canonical ids; what is in it is hostile."""
+        return self._views.data_root / "volumes" / f"u{owner}" / name / DATA
+
+    async def path_in_mounts(self, owner: Owner, name: str) -> Path:
+        """Where M shows it in the owner's ids: what a container's mount is made of."""
+        return await self._views.volumes(owner) / name / DATA
+
+    async def usage(self, volume: Volume) -> int:
+        """Bytes of its files."""
+        path = self.path(volume.owner, volume.name)
+        return await in_thread(lambda: trees.measure(path))
+
+    async def fill(self, owner: Owner, name: str, rootfs: Path, target: str) -> None:
+        """At its first use, copy what the image has at ``target`` into the volume, owners and modes included.
+
+        A volume that was used, or in which there is something, is left alone: that is success too.
+
+        Args:
+            owner: Whose.
+            name: Which.
+            rootfs: Where the container's root is mounted, in M.
+            target: The mount point in it; what a container may have made of it is not trusted.
+
+        Raises:
+            NotFound: They have none of this name.
+        """
+        if (await self.get(owner.uid, name)).filled:
+            return
+        into = await mounts.open_in_mounts(self._spawner, await self.path_in_mounts(owner, name))
+        try:
+            root = await mounts.open_in_mounts(self._spawner, rootfs)
+            try:
+                await in_thread(lambda: _copy_up(root, target, into))
+            finally:
+                os.close(root)
+        finally:
+            os.close(into)
+        with finish_within(FILL_CLEANUP_SECONDS):
+            await self._database.write(lambda connection: _filled(connection, owner.uid, name))
+
+    def _create_in(self, connection: sqlite3.Connection, wanted: Volume) -> Volume:
+        made = connection.execute(
+            "INSERT INTO volumes (owner, name, anonymous, filled, labels, options, created_ns)"
+            " VALUES (?, ?, ?, 0, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (
+                wanted.owner,
+                wanted.name,
+                wanted.anonymous,
+                orjson.dumps(dict(wanted.labels)).decode(),
+                orjson.dumps(dict(wanted.options)).decode(),
+                wanted.created_ns,
+            ),
+        ).rowcount
+        if made:
+            attributes = {"driver": "local"}
+            self._events.record(
+                connection,
+                VolumeCreate(),
+                owner=wanted.owner,
+                subject=wanted.name,
+                attributes=attributes,
+            )
+        return _get(connection, wanted.owner, wanted.name)
+
+    def _remove_in(self, connection: sqlite3.Connection, owner: int, name: str) -> None:
+        volume = _get(connection, owner, name)
+        if volume.holders:
+            holders = ", ".join(holder[:12] for holder in volume.holders)
+            message = f"remove {name}: volume is in use - [{holders}]"
+            raise Conflict(message, hint="remove these containers first")
+        self._forget(connection, owner, name)
+
+    def _gone(self, connection: sqlite3.Connection, row: sqlite3.Row) -> bool:
+        """Forget an anonymous volume unless another container holds it; whether it was forgotten."""
+        if _get(connection, row["owner"], row["name"]).holders:
+            return False
+        self._forget(connection, row["owner"], row["name"])
+        return True
+
+    def _forget(self, connection: sqlite3.Connection, owner: int, name: str) -> None:
+        connection.execute("DELETE FROM volumes WHERE owner = ? AND name = ?", (owner, name))
+        attributes = {"driver": "local"}
+        self._events.record(
+            connection, VolumeDestroy(), owner=owner, subject=name, attributes=attributes
+        )
+
+    async def _to_trash(self, gone: Sequence[tuple[int, str]]) -> None:
+        paths = [self.path(owner, name).parent for owner, name in gone if NAME.fullmatch(name)]
+        with finish_within(FILL_CLEANUP_SECONDS):
+            await in_thread(lambda: self._take_all(paths))
+
+    def _take_all(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            self._trash.take(path)
+
+    def _drop_unknown(self, known: set[tuple[int, str]]) -> None:
+        root = self._views.data_root / "volumes"
+        root.mkdir(mode=0o700, exist_ok=True)
+        for place in root.glob("u*/*"):
+            owner = place.parent.name.removeprefix("u")
+            if owner.isdecimal() and (int(owner), place.name) not in known:
+                self._trash.take(place)
+
+
+def _make(path: Path) -> None:
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path.parent.parent.chmod(0o700)
+    path.mkdir(mode=ROOT_MODE, exist_ok=True)
+
+
+def _copy_up(root: int, target: str, into: int) -> None:
+    if os.listdir(into):
+        return
+    try:
+        source = beneath.open_beneath(root, target, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        copying.copy_tree(source, into)
+    finally:
+        os.close(source)
+
+
+def _get(connection: sqlite3.Connection, owner: int, name: str) -> Volume:
+    row = connection.execute(
+        "SELECT * FROM volumes WHERE owner = ? AND name = ?", (owner, name)
+    ).fetchone()
+    if row is None:
+        message = f"get {name}: no such volume"
+        raise NotFound(message)
+    return _volume(connection, row)
+
+
+def _all(connection: sqlite3.Connection, owner: int | None) -> list[Volume]:
+    rows = connection.execute(
+        "SELECT * FROM volumes WHERE ? IS NULL OR owner = ? ORDER BY name, owner", (owner, owner)
+    ).fetchall()
+    return [_volume(connection, row) for row in rows]
+
+
+def _volume(connection: sqlite3.Connection, row: sqlite3.Row) -> Volume:
+    holders = connection.execute(
+        "SELECT container FROM volume_holds WHERE owner = ? AND name = ? ORDER BY container",
+        (row["owner"], row["name"]),
+    )
+    return Volume(
+        owner=row["owner"],
+        name=row["name"],
+        anonymous=bool(row["anonymous"]),
+        filled=bool(row["filled"]),
+        labels=orjson.loads(row["labels"]),
+        options=orjson.loads(row["options"]),
+        created_ns=row["created_ns"],
+        holders=tuple(holder["container"] for holder in holders),
+    )
+
+
+def _filled(connection: sqlite3.Connection, owner: int, name: str) -> None:
+    connection.execute("UPDATE volumes SET filled = 1 WHERE owner = ? AND name = ?", (owner, name))
+
+
+def _labelled(volume: Volume, wanted: str) -> bool:
+    key, equals, value = wanted.partition("=")
+    return key in volume.labels and (not equals or volume.labels[key] == value)
