@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import attrs
 
 from supervisor.access.identity import Identity
+from supervisor.access.policy import Action, Request
 from supervisor.api.connection import Connection
 from supervisor.api.http import Head, JsonObject, Query, Response
 from supervisor.api.json_body import parse_object
@@ -52,5 +53,15 @@ class Call:
             await self.connection.whole_body(self.services.config.api.json_body_bytes_max)
         )
 
+    async def allow(self, action: Action, request: Request, subject: str = "") -> None:
+        """Put ``request``, the object that will be acted on, before the policy.
 
-Handler = Callable[[Call], Awaitable[Response | None]]
+        Raises:
+            InvalidArgument: It asks for what nobody is served.
+            PermissionDenied: Policy refuses it; every rule that does is told.
+        """
+        await self.services.audit.enforce(self.identity, action, request, subject)
+
+
+Handler = Callable[[Call], Awaitable[Response | None] | Response]
+"""Those that only look need not be asynchronous."""

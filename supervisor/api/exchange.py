@@ -23,8 +23,7 @@ async def serve_exchanges(connection: Connection, answer: Answer) -> None:
     """Answer requests with ``answer`` until the client leaves, or may not go on."""
     while await _exchange(connection, answer):
         if connection.finished():
-            if not connection.taken:
-                await connection.linger()
+            await connection.linger()
             return
 
 

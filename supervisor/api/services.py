@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from supervisor.events.frames import Frames
+
 if TYPE_CHECKING:
     from supervisor.access.audit import Audit
     from supervisor.access.owners import Owners
     from supervisor.build.builds import Builds
     from supervisor.config import Config
     from supervisor.database.database import Database
-    from supervisor.events.events import Events
+    from supervisor.events.journal import Events
     from supervisor.monitor.monitor import Monitor
     from supervisor.network.networks import Networks
     from supervisor.runtime.containers import Containers
@@ -49,6 +51,11 @@ class HostFacts:
     daemon_id: str = ""
 
 
+def _frames(services: Services) -> Frames:
+    """Batches of events, encoded once for all subscribers."""
+    return Frames(services.events)
+
+
 @attrs.frozen
 class Services:
     """The floors below, open."""
@@ -64,3 +71,4 @@ class Services:
     containers: Containers
     builds: Builds
     facts: HostFacts
+    frames: Frames = attrs.field(default=attrs.Factory(_frames, takes_self=True))

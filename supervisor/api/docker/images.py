@@ -1,0 +1,185 @@
+"""Images over HTTP: list, inspect, history, tag, remove, load, save, import, prune; pull where it is here already.
+
+Rule: names are those the caller can reach (their own, then the shared ones); what they cannot reach does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+from supervisor.api.call import Call
+from supervisor.api.docker.refused import refuse
+from supervisor.api.docker.shape_build import filters, flag_filter
+from supervisor.api.docker.times import parse_time
+from supervisor.api.docker.view_image import history_step, inspect, listed
+from supervisor.api.http import JsonObject, Response, json_line, json_response
+from supervisor.errors import InvalidArgument, NotFound, Unavailable
+from supervisor.oci import reference as references
+from supervisor.store.images import ImageFilter, Removed
+
+if TYPE_CHECKING:
+    from supervisor.store.image_records import Image
+
+FILTERS = ("before", "dangling", "label", "reference", "since", "until")
+
+search = refuse("search for images", "there is no registry yet")
+push = refuse("push the image", "there is no registry yet; use docker save")
+
+
+def _containers_of(call: Call, image_id: str) -> int:
+    return sum(
+        keeper.record.image_id == image_id
+        for keeper in call.services.containers.visible_to(call.identity)
+    )
+
+
+async def listed_images(call: Call) -> list[JsonObject]:
+    """All the caller can reach, the newest first."""
+    images = await call.services.store.images.list(call.identity)
+    return [listed(image, _containers_of(call, image.id)) for image in images]
+
+
+async def list_all(call: Call) -> Response:
+    """``GET /images/json``."""
+    images = await call.services.store.images.list(call.identity, _wanted(call, *FILTERS))
+    return json_response([listed(image) for image in images])
+
+
+def _wanted(call: Call, *known: str) -> ImageFilter:
+    chosen = filters(call.query, *known)
+    return ImageFilter(
+        references=chosen.get("reference", ()),
+        dangling=flag_filter(chosen, "dangling"),
+        labels=chosen.get("label", ()),
+        before=next(iter(chosen.get("before", ())), ""),
+        since=next(iter(chosen.get("since", ())), ""),
+        until_ns=parse_time("until", next(iter(chosen.get("until", ())), "")) or 0,
+    )
+
+
+async def _named(call: Call, name: str) -> Image:
+    return await call.services.store.images.resolve(call.identity, name)
+
+
+async def inspect_one(call: Call) -> Response:
+    """``GET /images/{name}/json``."""
+    return json_response(inspect(await _named(call, call["name"])))
+
+
+async def history_of(call: Call) -> Response:
+    """``GET /images/{name}/history``."""
+    image = await _named(call, call["name"])
+    return json_response(
+        [history_step(step) for step in await call.services.store.images.history(image)]
+    )
+
+
+async def tag(call: Call) -> Response:
+    """``POST /images/{name}/tag``."""
+    repository, tagged = call.query.text("repo"), call.query.text("tag")
+    name = f"{repository}:{tagged}" if tagged else repository
+    await call.services.store.images.tag(call.identity, call["name"], name)
+    return Response(201)
+
+
+async def remove(call: Call) -> Response:
+    """``DELETE /images/{name}``."""
+    removed = await call.services.store.images.remove(
+        call.identity, call["name"], force=call.query.flag("force")
+    )
+    return json_response(_removed(removed))
+
+
+def _removed(removed: Sequence[Removed]) -> list[Mapping[str, str]]:
+    return [
+        {"Untagged": one.untagged} if one.untagged else {"Deleted": one.deleted} for one in removed
+    ]
+
+
+async def prune(call: Call) -> Response:
+    """``POST /images/prune``: the caller's without names; with ``dangling=false`` all that no container uses."""
+    wanted = _wanted(call, "dangling", "label", "until")
+    removed, reclaimed = await call.services.store.images.prune(
+        call.identity,
+        attrs.evolve(wanted, dangling=None),
+        unnamed_only=wanted.dangling is not False,
+    )
+    return json_response({"ImagesDeleted": _removed(removed) or None, "SpaceReclaimed": reclaimed})
+
+
+async def load(call: Call) -> None:
+    """``POST /images/load``: the body is an archive of ``docker save``."""
+    answer = call.connection.streamed("application/json")
+    async with call.connection.while_client_stays():
+        loaded = await call.services.store.images.load(call.identity, call.connection.body())
+        for name in loaded:
+            await answer.send(json_line({"stream": f"Loaded image: {name}\n"}))
+    await answer.finish()
+
+
+async def save_one(call: Call) -> None:
+    """``GET /images/{name}/get``."""
+    await _save(call, (call["name"],))
+
+
+async def save_many(call: Call) -> None:
+    """``GET /images/get``."""
+    names = tuple(name for value in call.query.all("names") for name in value.split(",") if name)
+    if not names:
+        raise InvalidArgument("cannot save images: no names are given")
+    await _save(call, names)
+
+
+async def _save(call: Call, names: Sequence[str]) -> None:
+    answer = call.connection.streamed("application/x-tar")
+    pieces: AsyncIterator[bytes] = call.services.store.images.save(call.identity, names)
+    async with call.connection.while_client_stays():
+        async for piece in pieces:
+            await answer.send(piece)
+    await answer.finish()
+
+
+async def create(call: Call) -> None:
+    """``POST /images/create``: ``docker import``, and ``docker pull`` of what is here already."""
+    source, name = call.query.text("fromSrc"), call.query.text("fromImage")
+    if source:
+        await _import(call, source)
+        return
+    tagged = call.query.text("tag")
+    if tagged:
+        name += f"@{tagged}" if ":" in tagged else f":{tagged}"
+    wanted = references.parse(name).tagged.familiar
+    answer = call.connection.streamed("application/json")
+    try:
+        image = await _named(call, wanted)
+    except NotFound as error:
+        raise Unavailable(
+            f"cannot pull {wanted}: this daemon reaches no registry yet",
+            "bring the image with docker load or docker import, build it, or ask an administrator to publish it",
+        ) from error
+    await answer.send(json_line({"status": f"Digest: {image.id}"}))
+    await answer.send(json_line({"status": f"Status: Image is up to date for {wanted}"}))
+    await answer.finish()
+
+
+async def _import(call: Call, source: str) -> None:
+    if source != "-":
+        raise Unavailable(
+            f"cannot import {source[:200]}: only a file system's tar in the request's body is supported"
+        )
+    repository, tagged = call.query.text("repo"), call.query.text("tag")
+    name = f"{repository}:{tagged}" if tagged else repository
+    answer = call.connection.streamed("application/json")
+    async with call.connection.while_client_stays():
+        image = await call.services.store.images.import_(
+            call.identity,
+            call.connection.body(),
+            name,
+            message=call.query.text("message") or "Imported from -",
+            changes=call.query.all("changes"),
+        )
+    await answer.send(json_line({"status": image.id}))
+    await answer.finish()

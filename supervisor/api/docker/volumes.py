@@ -1,0 +1,126 @@
+"""Volumes over HTTP: list, create, inspect, remove, prune."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from supervisor.access.policy import Action
+from supervisor.api.call import Call
+from supervisor.api.docker.shape_build import (
+    Filters,
+    filters,
+    flag_filter,
+    labelled,
+    volume_request,
+)
+from supervisor.api.http import JsonObject, Response, empty_response, json_response
+from supervisor.clock import rfc3339
+from supervisor.errors import NotFound
+
+if TYPE_CHECKING:
+    from supervisor.store.volumes import Volume
+
+FILTERS = ("dangling", "driver", "label", "name")
+
+
+def view(call: Call, volume: Volume) -> JsonObject:
+    """A volume in Docker's JSON."""
+    return {
+        "CreatedAt": rfc3339(volume.created_ns),
+        "Driver": "local",
+        "Labels": dict(volume.labels),
+        "Mountpoint": str(call.services.store.volumes.path(volume.owner, volume.name)),
+        "Name": volume.name,
+        "Options": {},
+        "Scope": "local",
+    }
+
+
+async def visible(call: Call) -> Sequence[Volume]:
+    """The caller's; an administrator's are everybody's."""
+    return await call.services.store.volumes.list(
+        None if call.identity.admin else call.identity.owner
+    )
+
+
+async def found(call: Call) -> Volume:
+    """The volume the path names: the caller's own, or for an administrator the only one of this name.
+
+    Raises:
+        NotFound: There is none that the caller may know of.
+    """
+    name, own = call["name"], call.identity.owner
+    others = [
+        volume for volume in await visible(call) if volume.name == name and volume.owner != own
+    ]
+    owner = others[0].owner if len(others) == 1 and not await _has(call, name) else own
+    return await call.services.store.volumes.get(owner, name)
+
+
+async def _has(call: Call, name: str) -> bool:
+    return any(
+        volume.name == name
+        for volume in await call.services.store.volumes.list(call.identity.owner)
+    )
+
+
+async def list_all(call: Call) -> Response:
+    """``GET /volumes``."""
+    chosen = filters(call.query, *FILTERS)
+    shown = [view(call, volume) for volume in await visible(call) if _passes(volume, chosen)]
+    return json_response({"Volumes": shown, "Warnings": None})
+
+
+def _passes(volume: Volume, chosen: Filters) -> bool:
+    dangling = flag_filter(chosen, "dangling")
+    tests: dict[str, Callable[[str], bool]] = {
+        "name": lambda value: value in volume.name,
+        "driver": lambda value: value == "local",
+    }
+    return (
+        (dangling is None or dangling is not bool(volume.holders))
+        and labelled(volume.labels, chosen.get("label", ()))
+        and all(any(map(tests[name], chosen[name])) for name in tests if chosen.get(name))
+    )
+
+
+async def create(call: Call) -> Response:
+    """``POST /volumes/create``; one that is there already is the answer."""
+    request = volume_request(await call.json())
+    await call.allow(Action.VOLUME_CREATE, request, request.name)
+    volume = await call.services.store.volumes.create(
+        call.identity.owner, request.name, labels=request.labels
+    )
+    return json_response(view(call, volume), 201)
+
+
+async def inspect_one(call: Call) -> Response:
+    """``GET /volumes/{name}``."""
+    return json_response(view(call, await found(call)))
+
+
+async def remove(call: Call) -> Response:
+    """``DELETE /volumes/{name}``."""
+    force = call.query.flag("force")
+    try:
+        volume = await found(call)
+    except NotFound:
+        if not force:
+            raise
+        return empty_response()
+    await call.services.store.volumes.remove(volume.owner, volume.name, force=force)
+    return empty_response()
+
+
+async def prune(call: Call) -> Response:
+    """``POST /volumes/prune``: remove the caller's own that no container holds."""
+    chosen = filters(call.query, "label", "all")
+    removed, reclaimed = await call.services.store.volumes.prune(
+        call.identity.owner,
+        named_too=flag_filter(chosen, "all") is not False,
+        labels=chosen.get("label", ()),
+    )
+    return json_response(
+        {"VolumesDeleted": [volume.name for volume in removed], "SpaceReclaimed": reclaimed}
+    )

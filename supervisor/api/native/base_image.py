@@ -1,0 +1,39 @@
+"""Making a base image of the distribution's packages, with progress in Docker's messages."""
+
+from __future__ import annotations
+
+from protocol.errors import Fault
+from supervisor.api.call import Call
+from supervisor.api.docker.fields import Fields, check
+from supervisor.api.http import json_line
+from supervisor.errors import BakehouseError
+from supervisor.oci import reference as references
+
+
+async def bootstrap(call: Call) -> None:
+    """``POST /bakehouse/v1/images/bootstrap``: ``{"reference": "debian:bookworm", "include": ["python3"]}``.
+
+    An administrator's is published to everybody. A client who goes away cancels it.
+    """
+    faults: list[Fault] = []
+    body = Fields(await call.json(), "", faults)
+    reference, include = body.text("reference"), body.texts("include")
+    check(faults, "make a base image")
+    name = references.parse(reference).tagged
+    answer = call.connection.streamed("application/json")
+
+    async def told(text: str) -> None:
+        await answer.send(json_line({"stream": text}))
+
+    async with call.connection.while_client_stays():
+        try:
+            image = await call.services.bootstrap(call.identity, name, include, told)
+        except BakehouseError as error:
+            if not answer.started:
+                raise
+            await answer.send(
+                json_line({"errorDetail": {"message": error.text()}, "error": error.text()})
+            )
+        else:
+            await answer.send(json_line({"aux": {"ID": image.id}}))
+    await answer.finish()

@@ -1,0 +1,47 @@
+"""Our own API beside the stream: who am I, how is the host, and making a base image."""
+
+from __future__ import annotations
+
+import cattrs
+
+from supervisor.api.call import Call
+from supervisor.api.http import Response, json_response
+
+
+async def whoami(call: Call) -> Response:
+    """``GET /bakehouse/v1/whoami``: the caller, as the daemon knows them, and their range of ids."""
+    identity = call.identity
+    owner = await call.services.owners.owner_of(identity)
+    return json_response(
+        {
+            "uid": identity.uid,
+            "user": identity.user,
+            "role": identity.role.value,
+            "groups": list(identity.groups),
+            "remapped": owner.remapped,
+            "range_first": owner.range_first,
+        }
+    )
+
+
+def monitor(call: Call) -> Response:
+    """``GET /bakehouse/v1/monitor``: the newest sample, of what the caller may see; null before the first."""
+    sample = call.services.monitor.latest()
+    if sample is not None and not call.identity.admin:
+        sample = sample.visible_to(call.identity.owner)
+    return json_response(cattrs.unstructure(sample))
+
+
+def health(call: Call) -> Response:
+    """``GET /bakehouse/v1/health``: the daemon answers, and what the monitor thinks of the host."""
+    verdict = call.services.monitor.verdict()
+    return json_response(
+        {
+            "status": "ok",
+            "version": call.services.facts.version,
+            "verdict": verdict.level.word,
+            "reason": verdict.reason,
+            "epoch": call.services.events.epoch,
+            "last_seq": call.services.events.last_seq,
+        }
+    )

@@ -1,0 +1,259 @@
+"""Every way in, on one screen: method, path, who may, and what serves it.
+
+Rules: what is not here does not exist; a path may be preceded by an API version (``/v1.41``), which changes nothing but
+is held to the range we speak; our own API lives below ``/bakehouse/v1`` and has no such prefix. Access here is the
+first gate; what a handler changes goes before the policy as well.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Awaitable, Mapping
+
+import attrs
+
+from supervisor.access.identity import Identity
+from supervisor.api.call import Call, Handler
+from supervisor.api.connection import Connection
+from supervisor.api.docker import (
+    attach,
+    builds,
+    container_list,
+    containers,
+    images,
+    networks,
+    observe,
+    refused,
+    system,
+    volumes,
+)
+from supervisor.api.docker.view_system import API_VERSION, API_VERSION_MIN, dotted
+from supervisor.api.http import Head, HttpRefused, Response
+from supervisor.api.native import base_image, host, session
+from supervisor.api.refusal import refusal
+from supervisor.api.services import Services
+from supervisor.errors import InvalidArgument, PermissionDenied
+
+API_FIELDS = (
+    ("Api-Version", dotted(API_VERSION)),
+    ("Docker-Experimental", "false"),
+    ("Ostype", "linux"),
+    ("Server", "Bakehouse"),
+)
+"""Header fields of every answer."""
+
+
+class Access(enum.Enum):
+    """Who may use a route; strangers may use none."""
+
+    USER = "user"
+    ADMIN = "admin"
+
+
+USER, ADMIN = Access.USER, Access.ADMIN
+_later = refused.refuse
+
+ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
+    ("GET", "/_ping", USER, system.ping),
+    ("HEAD", "/_ping", USER, system.ping),
+    ("GET", "/version", USER, system.version_of),
+    ("GET", "/info", USER, system.info_of),
+    ("GET", "/events", USER, system.events),
+    ("GET", "/system/df", USER, system.disk_usage),
+    ("POST", "/auth", USER, system.login),
+    ("GET", "/containers/json", USER, container_list.list_all),
+    ("POST", "/containers/create", USER, containers.create),
+    ("POST", "/containers/prune", USER, container_list.prune),
+    ("GET", "/containers/{id}/json", USER, container_list.inspect_one),
+    ("GET", "/containers/{id}/top", USER, observe.top),
+    ("GET", "/containers/{id}/logs", USER, attach.logs),
+    ("GET", "/containers/{id}/stats", USER, observe.stats_of),
+    ("GET", "/containers/{id}/changes", USER, _later("show what changed in the container")),
+    ("GET", "/containers/{id}/export", USER, _later("export the container")),
+    (
+        "GET",
+        "/containers/{id}/attach/ws",
+        USER,
+        _later("attach by websocket", "attach with POST and an upgrade to tcp"),
+    ),
+    ("HEAD", "/containers/{id}/archive", USER, _later("copy from the container")),
+    (
+        "GET",
+        "/containers/{id}/archive",
+        USER,
+        _later("copy from the container", "use docker exec with tar"),
+    ),
+    (
+        "PUT",
+        "/containers/{id}/archive",
+        USER,
+        _later("copy into the container", "use docker exec with tar"),
+    ),
+    ("POST", "/containers/{id}/start", USER, containers.start),
+    ("POST", "/containers/{id}/stop", USER, containers.stop),
+    ("POST", "/containers/{id}/restart", USER, containers.restart),
+    ("POST", "/containers/{id}/kill", USER, containers.kill),
+    ("POST", "/containers/{id}/pause", USER, containers.pause),
+    ("POST", "/containers/{id}/unpause", USER, containers.unpause),
+    ("POST", "/containers/{id}/rename", USER, containers.rename),
+    ("POST", "/containers/{id}/resize", USER, containers.resize),
+    ("POST", "/containers/{id}/wait", USER, containers.wait),
+    ("POST", "/containers/{id}/attach", USER, attach.attach),
+    ("POST", "/containers/{id}/exec", USER, attach.exec_create),
+    (
+        "POST",
+        "/containers/{id}/update",
+        USER,
+        _later("update the container", "create it anew with other limits"),
+    ),
+    ("DELETE", "/containers/{id}", USER, containers.remove),
+    ("POST", "/commit", USER, _later("make an image of the container", "write a Dockerfile")),
+    ("POST", "/exec/{id}/start", USER, attach.exec_start),
+    ("POST", "/exec/{id}/resize", USER, attach.exec_resize),
+    ("GET", "/exec/{id}/json", USER, attach.exec_inspect_one),
+    ("GET", "/images/json", USER, images.list_all),
+    ("GET", "/images/search", USER, images.search),
+    ("GET", "/images/get", USER, images.save_many),
+    ("POST", "/images/create", USER, images.create),
+    ("POST", "/images/load", USER, images.load),
+    ("POST", "/images/prune", USER, images.prune),
+    ("GET", "/images/{name*}/json", USER, images.inspect_one),
+    ("GET", "/images/{name*}/history", USER, images.history_of),
+    ("GET", "/images/{name*}/get", USER, images.save_one),
+    ("POST", "/images/{name*}/tag", USER, images.tag),
+    ("POST", "/images/{name*}/push", USER, images.push),
+    ("DELETE", "/images/{name*}", USER, images.remove),
+    (
+        "GET",
+        "/distribution/{name*}/json",
+        USER,
+        _later("ask a registry", "there is no registry yet"),
+    ),
+    ("POST", "/build", USER, builds.build),
+    ("POST", "/build/prune", USER, builds.prune),
+    (
+        "POST",
+        "/build/cancel",
+        USER,
+        _later("cancel the build by its id", "close the build's connection"),
+    ),
+    ("POST", "/session", USER, refused.buildkit),
+    ("POST", "/grpc", USER, refused.buildkit),
+    ("GET", "/networks", USER, networks.list_all),
+    ("GET", "/networks/{id}", USER, networks.inspect_one),
+    ("POST", "/networks/create", USER, _later("create a network", "use bridge, none or host")),
+    ("POST", "/networks/prune", USER, networks.prune),
+    (
+        "POST",
+        "/networks/{id}/connect",
+        USER,
+        _later("connect to the network", "choose the network at creation"),
+    ),
+    ("POST", "/networks/{id}/disconnect", USER, _later("disconnect from the network")),
+    ("DELETE", "/networks/{id}", USER, _later("remove the network", "bridge, none and host stay")),
+    ("GET", "/volumes", USER, volumes.list_all),
+    ("POST", "/volumes/create", USER, volumes.create),
+    ("POST", "/volumes/prune", USER, volumes.prune),
+    ("GET", "/volumes/{name}", USER, volumes.inspect_one),
+    ("DELETE", "/volumes/{name}", USER, volumes.remove),
+    ("GET", "/plugins", USER, refused.no_plugins),
+    *(
+        (method, f"/{noun}{rest}", USER, refused.swarm)
+        for noun in ("swarm", "nodes", "services", "tasks", "secrets", "configs")
+        for method in ("GET", "POST", "DELETE")
+        for rest in ("", "/{rest*}")
+    ),
+    ("GET", "/bakehouse/v1/stream", USER, session.stream),
+    ("GET", "/bakehouse/v1/whoami", USER, host.whoami),
+    ("GET", "/bakehouse/v1/monitor", USER, host.monitor),
+    ("GET", "/bakehouse/v1/health", USER, host.health),
+    ("POST", "/bakehouse/v1/images/bootstrap", USER, base_image.bootstrap),
+)
+"""The first that matches is taken."""
+
+_VERSIONED = re.compile(r"/v([0-9]{1,3})\.([0-9]{1,3})(/.*)")
+_NATIVE = "/bakehouse/"
+
+
+@attrs.frozen
+class Route:
+    """A row of the table, ready to match."""
+
+    method: str
+    pattern: re.Pattern[str]
+    access: Access
+    handler: Handler
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """``{x}`` is one segment of a path, ``{x*}`` one or more."""
+    words = re.split(r"\{([a-z]+\*?)\}", pattern)
+    parts = [
+        re.escape(word)
+        if index % 2 == 0
+        else f"(?P<{word.removesuffix('*')}>{'.+' if word.endswith('*') else '[^/]+'})"
+        for index, word in enumerate(words)
+    ]
+    return re.compile("".join(parts), re.DOTALL)
+
+
+_TABLE = tuple(
+    Route(method, _compiled(pattern), access, handler)
+    for method, pattern, access, handler in ROUTES
+)
+
+
+def match(method: str, path: str) -> tuple[Route, Mapping[str, str]]:
+    """The route for a request, and what its pattern names in the path.
+
+    Raises:
+        HttpRefused: 404 if nothing is there, 405 if it takes other methods.
+    """
+    methods: set[str] = set()
+    for route in _TABLE:
+        found = route.pattern.fullmatch(path)
+        if found and route.method == method:
+            return route, found.groupdict()
+        if found:
+            methods.add(route.method)
+    if methods:
+        raise HttpRefused(405, f"method not allowed; allowed: {', '.join(sorted(methods))}")
+    raise HttpRefused(404, "page not found")
+
+
+def split_version(path: str) -> tuple[tuple[int, int], str]:
+    """The API version a path begins with, or ours, and the rest.
+
+    Raises:
+        InvalidArgument: We do not speak that version; dockerd's wording.
+    """
+    found = _VERSIONED.fullmatch(path)
+    if found is None or found[3].startswith(_NATIVE):
+        return API_VERSION, path
+    version = int(found[1]), int(found[2])
+    if version > API_VERSION:
+        raise InvalidArgument(
+            f"client version {dotted(version)} is too new. Maximum supported API version is {dotted(API_VERSION)}"
+        )
+    if version < API_VERSION_MIN:
+        raise InvalidArgument(
+            f"client version {dotted(version)} is too old. Minimum supported API version is {dotted(API_VERSION_MIN)}, "
+            "please upgrade your client to a newer version"
+        )
+    return version, found[3]
+
+
+async def dispatch(
+    connection: Connection, head: Head, identity: Identity, services: Services
+) -> Response | None:
+    """Serve one request; None when the handler has answered itself."""
+    version, path = split_version(head.path)
+    try:
+        route, parameters = match(head.method, path)
+    except HttpRefused as error:
+        return refusal(error)  # the connection may go on
+    if route.access is Access.ADMIN and not identity.admin:
+        raise PermissionDenied(f"cannot use {head.method} {path}: it is for administrators")
+    answer = route.handler(Call(head, identity, parameters, version, connection, services))
+    return await answer if isinstance(answer, Awaitable) else answer
