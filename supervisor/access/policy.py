@@ -187,23 +187,22 @@ def _judge_field(
         case Access.ALLOWED:
             return
         case Access.ADMIN:
-            yield Refusal(line.rule, path, f"{path} is {_shown(value)}", line.allowed)
+            yield Refusal(line.rule, path, f"{path} is {shown(value)}", line.allowed)
         case Access.BOUNDED:
             assert line.check is not None
             for objection in line.check(value, bounds):
                 yield Refusal(objection.rule, path, objection.seen, line.allowed)
         case Access.PARTS:
-            for part_path, part in _parts(path, value):
+            for part_path, part in parts_of(path, value):
                 yield from _judge(part, bounds, table, f"{part_path}.")
 
 
-def _parts(path: str, value: object) -> Iterator[tuple[str, Request]]:
-    """The requests inside a value: itself, or each of a tuple."""
+def parts_of(path: str, value: object) -> Iterator[tuple[str, Request]]:
+    """The requests inside a value, each with its place: itself, or those in a tuple; nothing inside a plain value."""
     if isinstance(value, tuple):
         for index, part in enumerate(value):
-            yield from _parts(f"{path}[{index}]", part)
-    elif value is not None:
-        assert attrs.has(type(value))
+            yield from parts_of(f"{path}[{index}]", part)
+    elif attrs.has(type(value)):
         yield path, value  # type: ignore[misc]  # as just checked
 
 
@@ -216,7 +215,7 @@ def default_of(field: attrs.Attribute[object]) -> object:
     return make() if callable(make) else default
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value in a message: short, and on one line."""
     text = repr(value).replace("\n", " ")
     return text if len(text) <= SHOWN_LENGTH_MAX else f"{text[:SHOWN_LENGTH_MAX]}…"

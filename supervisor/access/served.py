@@ -6,13 +6,20 @@ with the work that serves it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 
 from protocol.errors import Fault
-from supervisor.access.policy import Action, Request, default_of
-from supervisor.access.requests import BuildRequest, ContainerRequest, VolumeRequest
+from supervisor.access.policy import TOLD_MAX, Action, Request, default_of, parts_of, shown
+from supervisor.access.requests import (
+    BuildRequest,
+    ContainerRequest,
+    MountRequest,
+    Resources,
+    RestartRequest,
+    VolumeRequest,
+)
 from supervisor.errors import InvalidArgument
 
 Served = Callable[[object], bool]
@@ -26,6 +33,12 @@ def _one_of(*values: object) -> Served:
     return lambda value: value in values
 
 
+def _always(_: object) -> bool:
+    return True
+
+
+_SERVED: tuple[Served, str] = (_always, "")
+
 UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
     ContainerRequest: {
         "network_mode": (
@@ -36,7 +49,11 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
         "ipc_mode": (_one_of("private", "shareable", "none", "host"), "only private and host are"),
         "uts_mode": (_one_of("private", "host"), "only private and host are"),
         "userns_mode": (_one_of("remap", "host"), "only remap and host are"),
-        "cgroupns_mode": (_one_of("private", "host"), "only private and host are"),
+        "cgroupns_mode": (_one_of("private"), "only private is"),
+        "init": (_never, "let the program itself reap its children"),
+        "publish_all": (_never, "name each port with -p"),
+        "group_add": (_never, "supplementary groups of the owner are kept by themselves"),
+        "domainname": (_never, "put it into the host name"),
         "cgroup_parent": (_never, "each container is in its owner's cgroup"),
         "runtime": (_never, "the daemon takes the runtime that works best on this host"),
         "volumes_from": (_never, "name the volumes with -v"),
@@ -46,6 +63,9 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
         "aliases": (_never, ""),
         "annotations": (_never, "use labels"),
     },
+    RestartRequest: {"name": (_one_of("no"), "start it again with `docker start`")},
+    MountRequest: {"subpath": (_never, "mount the whole volume")},
+    Resources: {"oom_kill_disable": (_never, "set a memory limit that is large enough")},
     BuildRequest: {
         "network_mode": (
             _one_of("default", "bridge", "none", "host"),
@@ -67,16 +87,23 @@ def check_served(request: Request, action: Action, subject: str = "") -> None:
     Raises:
         InvalidArgument: It asks for more; everything that is not served is told.
     """
-    unserved = UNSERVED.get(type(request), {})
-    faults: list[Fault] = []
-    for field in attrs.fields(type(request)):
-        value: object = getattr(request, field.name)
-        if field.name not in unserved or value == default_of(field):
-            continue
-        served, hint = unserved[field.name]
-        if not served(value):
-            faults.append(Fault(f"{field.name} {value!r} is not served yet", hint=hint))
+    faults = list(_unserved(request, ""))
     if faults:
         raise InvalidArgument(
-            f"cannot {action.value}{subject and ' '}{subject}: not served yet", faults=faults
+            f"cannot {action.value}{subject and ' '}{subject}: not served yet",
+            faults=faults[:TOLD_MAX],
         )
+
+
+def _unserved(request: Request, place: str) -> Iterator[Fault]:
+    lines = UNSERVED.get(type(request), {})
+    for field in attrs.fields(type(request)):
+        value: object = getattr(request, field.name)
+        if value == default_of(field):
+            continue
+        path = f"{place}{field.name}"
+        served, hint = lines.get(field.name, _SERVED)
+        if not served(value):
+            yield Fault(f"{path} {shown(value)} is not served yet", hint=hint)
+        for part_path, part in parts_of(path, value):
+            yield from _unserved(part, f"{part_path}.")

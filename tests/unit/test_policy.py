@@ -20,6 +20,7 @@ from supervisor.access.requests import (
     MountRequest,
     PortRequest,
     Resources,
+    RestartRequest,
     VolumeRequest,
 )
 from supervisor.access.rules import TABLE
@@ -193,6 +194,19 @@ def test_what_is_not_served_is_refused_by_name_to_all() -> None:
     ) as caught:
         check_served(container(links=("db",), mac_address="02::1"), Action.CONTAINER_CREATE, "web")
     assert [fault.message.split()[0] for fault in caught.value.faults] == ["links", "mac_address"]
+
+
+def test_parts_that_are_not_served_are_told_with_their_place() -> None:
+    request = container(
+        restart=RestartRequest("always"),
+        mounts=(MountRequest(kind=MountKind.VOLUME, source="data", target="/d", subpath="a"),),
+    )
+    with pytest.raises(InvalidArgument) as caught:
+        check_served(request, Action.CONTAINER_CREATE)
+    assert [fault.message.split()[0] for fault in caught.value.faults] == [
+        "mounts[0].subpath",
+        "restart.name",
+    ]
 
 
 @pytest.mark.parametrize("request_", ALLOWED)
