@@ -105,7 +105,7 @@ async def _ladder(config: Config, seed: SpawnerSeed) -> AsyncIterator[None]:
         containers = await opened(_containers(parts))
         monitor.watch(partial(_census, containers))
         builds = await opened(open_builds(parts))
-        store.images.protect(containers.using_image)
+        store.images.watch_users(containers.using_image)
         facts = _host_facts(runtime, cgroups, database.epoch, started_ns)
         services = Services(
             config=config,

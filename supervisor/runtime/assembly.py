@@ -193,6 +193,9 @@ async def _mount(
         case MountKind.TMPFS:
             return SpecMount(mount.target, "tmpfs", "tmpfs", ("nosuid", "nodev", *mount.options))
         case MountKind.VOLUME:
+            rootfs = parts.store.snapshots.get(record.id).rootfs
+            if mount.copy_up:
+                await parts.store.volumes.fill(owner, mount.source, rootfs, mount.target)
             source = await parts.store.volumes.path_in_mounts(owner, mount.source)
             return SpecMount(mount.target, str(source), "bind", ("rbind", mode))
         case MountKind.BIND:

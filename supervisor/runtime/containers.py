@@ -33,6 +33,7 @@ from supervisor.runtime.logs import LogEntry, LogQuery, read_log
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.records import ContainerRecord, ContainerState, MountRecord
 from supervisor.runtime.status import VISIBLE, Cause, advance
+from supervisor.store.images import User
 from supervisor.tasks import finish_within
 
 ID_CHARACTERS = 64
@@ -89,10 +90,10 @@ class Containers:
         """All, for the daemon's own use."""
         return list(self._keepers.values())
 
-    def using_image(self, image_id: str) -> list[tuple[str, int, bool]]:
-        """(id, owner, alive) of the containers made from an image."""
+    def using_image(self, image_id: str) -> list[User]:
+        """The containers made from an image."""
         return [
-            (keeper.record.id, keeper.record.owner, keeper.alive)
+            User(keeper.record.id, keeper.alive, keeper.record.owner)
             for keeper in self._keepers.values()
             if keeper.record.image_id == image_id
         ]
