@@ -44,10 +44,12 @@ class Mounted:
     Attributes:
         v1: The mount of each v1 controller we use.
         v2: The mount of the v2 tree.
+        named: The mounts of v1 hierarchies without a controller (systemd's), where runtimes make groups too.
     """
 
     v1: Mapping[str, Path]
     v2: Path | None
+    named: tuple[Path, ...] = ()
 
 
 def detect(root_name: str) -> Cgroups:
@@ -62,7 +64,7 @@ def detect(root_name: str) -> Cgroups:
     if found.v1:
         tree = cgroup_v2.Tree(found.v2 / root_name) if found.v2 else None
         lacks = cgroup_v1.missing(found.v1, tree)
-        return cgroup_v1.CgroupsV1(found.v1, root_name, lacks, tree)
+        return cgroup_v1.CgroupsV1(found.v1, root_name, lacks, tree, found.named)
     if found.v2 is None:
         raise Unavailable(
             "cannot find cgroups: none are mounted", hint="mount -t cgroup2 none /sys/fs/cgroup"
@@ -82,14 +84,19 @@ def mounted(mountinfo: str) -> Mounted:
     """Where cgroups are mounted, from the text of ``/proc/self/mountinfo``; the first of several places is taken."""
     v1: dict[str, Path] = {}
     v2: list[Path] = []
+    named: list[Path] = []
     for place, kind, options in _cgroup_mounts(mountinfo):
         if kind == "cgroup2":
             v2.append(place)
+        if kind == "cgroup" and any(option.startswith("name=") for option in options):
+            named.append(place)
         for controller in options:
             if kind == "cgroup" and controller in cgroup_v1.CONTROLLERS:
                 v1.setdefault(controller, place)
     return Mounted(
-        {name: v1[name] for name in cgroup_v1.CONTROLLERS if name in v1}, v2[0] if v2 else None
+        {name: v1[name] for name in cgroup_v1.CONTROLLERS if name in v1},
+        v2[0] if v2 else None,
+        tuple(named),
     )
 
 

@@ -45,12 +45,14 @@ class CgroupsV1:
         root: Name of our tree, the same in all.
         lacks: See ``Cgroups``.
         tree: Our groups in the v2 tree of a hybrid host.
+        named: Hierarchies that we make no groups in, but runtimes do; what they left there is removed with ours.
     """
 
     controllers: Mapping[str, Path]
     root: str
     lacks: tuple[str, ...]
     tree: Tree | None = None
+    named: tuple[Path, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -172,7 +174,8 @@ class CgroupsV1:
 
     def remove(self, group: str) -> bool:
         """See ``Cgroups``."""
-        gone = [files.remove(here) for here in self._paths(group)]
+        strays = [mount / self.root / group for mount in self.named]
+        gone = [files.remove(here) for here in (*self._paths(group), *strays)]
         return all(gone)
 
     def oom_kills(self, group: str) -> int:

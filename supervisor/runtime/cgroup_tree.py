@@ -132,8 +132,5 @@ class CgroupTree:
 
     def remove_empty(self) -> None:
         """Remove what nobody is in; for the daemon's end."""
-        for name in self.cgroups.children(""):
-            for below in self.cgroups.children(name):
-                self.cgroups.remove(f"{name}/{below}")
-            self.cgroups.remove(name)
+        self.cgroups.remove("")
         self._owners.clear()
