@@ -15,8 +15,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import attrs
 import trio
 
+from supervisor.access.audit import STRANGERS
 from supervisor.api.connection import Connection
 from supervisor.api.exchange import serve_exchanges, turn_away
 from supervisor.api.http import Head, Response
@@ -24,7 +26,7 @@ from supervisor.api.routes import API_FIELDS, dispatch
 from supervisor.api.services import Services
 from supervisor.config import Config
 from supervisor.errors import BakehouseError, Conflict, ResourceExhausted, Unavailable
-from supervisor.linux.peer import peer_of
+from supervisor.linux.peer import Peer, peer_of
 from supervisor.tasks import in_thread
 
 BACKLOG = 1_024
@@ -64,11 +66,15 @@ class Server:
         """One connection, from accept to close."""
         config = self._services.config.api
         connection = Connection(stream, config, API_FIELDS)
-        peer = peer_of(stream.socket)
+        try:
+            peer = _peer(stream)
+        except OSError:  # from another user namespace, or gone already: nobody we could answer to
+            return
         with self._counted(peer.uid) as open_now:
             try:
                 identity = await self._services.owners.identify(peer)
             except BakehouseError as error:
+                await self._services.audit.refused(STRANGERS, "connect", "stranger", error.message)
                 if open_now <= STRANGERS_CONNECTIONS_MAX:
                     await turn_away(connection, error)
                 return
@@ -92,6 +98,15 @@ class Server:
             self._open[uid] -= 1
             if not self._open[uid]:
                 del self._open[uid]
+
+
+def _peer(stream: trio.SocketStream) -> Peer:
+    """Who is at the other end; the connection's own end is theirs alone, so a copy of the fd is asked."""
+    with socket.fromfd(stream.socket.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as copy:
+        peer = peer_of(copy)
+    if peer.pidfd is not None:
+        os.close(peer.pidfd)
+    return attrs.evolve(peer, pidfd=None)
 
 
 def _too_many(user: str, most: int) -> ResourceExhausted:

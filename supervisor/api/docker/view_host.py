@@ -54,7 +54,7 @@ def host_config(request: ContainerRequest) -> JsonObject:
             mount.target: _tmpfs(mount) for mount in request.mounts if mount.kind is MountKind.TMPFS
         }
         or None,
-        "Mounts": [_mount(mount) for mount in request.mounts if not _is_bind(mount)] or None,
+        "Mounts": [_mount(mount) for mount in request.mounts if _is_mount(mount)] or None,
         "Init": request.init,
         "Devices": [
             {
@@ -123,6 +123,11 @@ def _is_bind(mount: MountRequest) -> bool:
     """Could it have been given with ``-v``?"""
     plain = not mount.labels and not mount.subpath
     return plain and mount.kind is not MountKind.TMPFS and bool(mount.source)
+
+
+def _is_mount(mount: MountRequest) -> bool:
+    """Is it shown neither as a bind nor as a tmpfs?"""
+    return mount.kind is not MountKind.TMPFS and not _is_bind(mount)
 
 
 def bind(mount: MountRequest) -> str:
