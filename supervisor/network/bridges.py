@@ -96,17 +96,22 @@ class Bridges:
                 network = await self._settled(owner, network)
             return network, await self._raise(network)
 
-    async def raise_again(self, network: Network) -> Raised:
-        """The bridge of a network with containers on it is there; it may have been there all the time."""
+    async def take_up(self, networks: list[Network]) -> None:
+        """The bridges of networks with containers on them are there; they may have been there all the time.
+
+        The table is replaced in one transaction before anything else, so that nothing that works is interrupted and
+        nobody is unguarded for a moment.
+        """
+        if not networks:
+            return
         async with self._one:
-            return await self._raise(network)
+            await self._replace_table(networks)
+            for network in networks:
+                await self._raise(network)
 
     async def filter_all(self) -> None:
         """The table holds exactly the raised bridges and the publications, whatever it held before."""
-        bridges = [self._filtered(self.networks[number]) for number in sorted(self.raised)]
-        script = ruleset.whole(self.table, bridges, sorted(self.publications))
-        await self.filter.apply(script)
-        self._table_there = True
+        await self._fill_table([self.networks[number] for number in sorted(self.raised)])
 
     async def filter_again(self) -> None:
         """The table is as it should be; somebody may have taken it away (``nft flush ruleset`` does)."""
@@ -211,12 +216,18 @@ class Bridges:
         if self._table_there:
             await self.filter.apply(ruleset.enter(self.table, self._filtered(network)))
             return
-        script = ruleset.whole(self.table, [self._filtered(network)], sorted(self.publications))
-        await self.filter.apply(script)
+        await self._replace_table([network])
+
+    async def _replace_table(self, networks: list[Network]) -> None:
+        await self._fill_table(networks)
         self._table_there = True
         if await allow_forwarding():
             log.warning("switched on IPv4 forwarding (net.ipv4.ip_forward), which containers need")
         await self.neighbours.enter()
+
+    async def _fill_table(self, networks: list[Network]) -> None:
+        bridges = [self._filtered(network) for network in networks]
+        await self.filter.apply(ruleset.whole(self.table, bridges, sorted(self.publications)))
 
     async def _serve_names(self, network: Network, name: str) -> trio.CancelScope | None:
         scope = trio.CancelScope()

@@ -250,3 +250,10 @@ def store_seat(connection: sqlite3.Connection, seat: Seat) -> None:
 def remove_seat(connection: sqlite3.Connection, container_id: str) -> None:
     """Forget a seat and its ports."""
     connection.execute("DELETE FROM endpoints WHERE container_id = ?", (container_id,))
+
+
+def store_name(connection: sqlite3.Connection, container_id: str, name: str) -> None:
+    """Record what a container is called now."""
+    connection.execute(
+        "UPDATE endpoints SET container_name = ? WHERE container_id = ?", (name, container_id)
+    )

@@ -26,9 +26,9 @@ import attrs
 import trio
 
 from protocol.events import NetworkConnect, NetworkDisconnect
-from supervisor.errors import NotFound, ResourceExhausted
+from supervisor.errors import BakehouseError, NotFound, ResourceExhausted
 from supervisor.linux import mounts, netlink
-from supervisor.linux.netlink import Netlink
+from supervisor.linux.netlink import Netlink, NetlinkRefused
 from supervisor.linux.nftables import Changes, open_nftables
 from supervisor.network import endpoints, views
 from supervisor.network.addresses import free_address, mac_of
@@ -67,11 +67,17 @@ _MODES = {"": Mode.BRIDGE, "default": Mode.BRIDGE, **{mode.value: mode for mode 
 
 @attrs.define(eq=False)
 class _Place:
-    """One container's seat and what it holds; recorded, or about to be."""
+    """One container's seat and what it holds.
+
+    Attributes:
+        recorded: The database knows of it.
+        whole: It has all that belongs to it; False while it is made, and from when it is taken down.
+    """
 
     seat: Seat
-    holds: list[Hold]
-    recorded: bool
+    holds: list[Hold] = attrs.field(factory=list)
+    recorded: bool = False
+    whole: bool = False
 
 
 @attrs.define(eq=False)
@@ -122,6 +128,9 @@ class Networks:
             raise NotFound(f"cannot connect {container_name}: there is no network {mode}")
         async with self._turn(container_id):
             place = self._places.get(container_id)
+            if place is not None and not place.whole:
+                await self._leave(place)
+                place = None
             if place is None:
                 seat = Seat(container_id, container_name, owner.uid, _MODES[mode])
                 place = await self._seat(seat, ports, user_pin)
@@ -131,12 +140,18 @@ class Networks:
         """The container has no place: nothing published, no namespace pinned, its link gone within moments."""
         async with self._turn(container_id):
             place = self._places.get(container_id)
-            if place is None:
-                return
-            await self._take_down(place)
-            if place.recorded:
-                await self._database.write(lambda connection: self._forget(connection, place.seat))
-            del self._places[container_id]
+            if place is not None:
+                await self._leave(place)
+
+    async def rename(self, container_id: str, name: str) -> None:
+        """The container is called so from now on, in messages and listings."""
+        async with self._turn(container_id):
+            place = self._places.get(container_id)
+            if place is not None:
+                place.seat = attrs.evolve(place.seat, container_name=name)
+                await self._database.write(
+                    lambda connection: endpoints.store_name(connection, container_id, name)
+                )
 
     async def recover(self, wanted: Collection[str]) -> dict[str, Endpoint]:
         """Make the kernel agree with the records, for the containers that are ``wanted``; all else is taken down.
@@ -149,15 +164,15 @@ class Networks:
         await self._clear_strangers()
         for place in list(self._places.values()):
             await self._hold_again(place)
-        seated = {place.seat.network for place in self._places.values()} - {None}
-        for network in [self._bridges.networks[number] for number in seated if number is not None]:
-            there = await self._bridges.raise_again(network)
+        seated = {place.seat.network for place in self._places.values()}
+        networks = [one for one in self._bridges.networks.values() if one.number in seated]
+        await self._bridges.take_up(networks)
+        for network in networks:
             for place in self._places.values():
                 if place.seat.network == network.number:
-                    await self._wire_again(place.seat, network, there)
-        if seated:
-            await self._bridges.filter_all()
-            await self._bridges.neighbours.enter()
+                    await self._wire_again(
+                        place.seat, network, self._bridges.raised[network.number]
+                    )
         return {key: self._endpoint(place.seat) for key, place in self._places.items()}
 
     def list(self, identity: Identity) -> list[NetworkView]:
@@ -216,7 +231,7 @@ class Networks:
             network = await self._bridges.wanted(seat.owner)
             place = self._reserve(seat, network[0], ports)
         else:
-            place = _Place(seat, [], recorded=False)
+            place = _Place(seat)
         self._places[seat.container_id] = place
         try:
             if seat.mode is not Mode.HOST:
@@ -228,10 +243,9 @@ class Networks:
             await self._database.write(lambda connection: self._record(connection, place.seat))
         except BaseException:
             with finish_within(UNDO_SECONDS):
-                await self._take_down(place)
-            del self._places[seat.container_id]
+                await self._leave(place)
             raise
-        place.recorded = True
+        place.recorded = place.whole = True
         return place
 
     def _reserve(self, seat: Seat, network: Network, ports: Sequence[PortRequest]) -> _Place:
@@ -252,7 +266,7 @@ class Networks:
             link=self._next_link(),
             ports=tuple(hold.port for hold in holds),
         )
-        return _Place(seat, holds, recorded=False)
+        return _Place(seat, holds)
 
     def _taken_by(self, owner: int) -> Callable[[str, str, int], str]:
         """Who has a port, as far as ``owner`` may know."""
@@ -279,17 +293,30 @@ class Networks:
         pin, name = self.pin(seat.container_id), self._link_name(seat.link)
         await wire(self._spawner, self._links, pin, name, seat, network, there)
 
+    async def _leave(self, place: _Place) -> None:
+        """The container has no place. Interrupted, it can be done again."""
+        place.whole = False
+        await self._take_down(place)
+        if place.recorded:
+            await self._database.write(lambda connection: self._forget(connection, place.seat))
+        del self._places[place.seat.container_id]
+
     async def _take_down(self, place: _Place) -> None:
-        """Nothing of the seat is there, its link ends within moments. What was never made is no hindrance."""
-        seat = place.seat
-        await self._bridges.unpublish(seat.publications)
+        """Nothing of the seat is there, its link ends within moments. What was never made is no hindrance.
+
+        What has been given back is struck off at once: done again, it may be somebody else's.
+        """
+        await self._bridges.unpublish(place.seat.publications)
         for held in place.holds:
             held.release()
+        place.holds, place.seat = [], attrs.evolve(place.seat, ports=())
+        seat = place.seat
         if seat.mode is not Mode.HOST:
             await self._unpin(self.pin(seat.container_id))
         if seat.link is not None and seat.network is not None and seat.address is not None:
             self._ending[self._link_name(seat.link)] = (seat.network, seat.address)
             self._ended.set()
+            place.seat = attrs.evolve(seat, link=None)
 
     async def _unpin(self, pin: Path) -> None:
         await mounts.unmount(self._spawner, pin)
@@ -300,7 +327,10 @@ class Networks:
         while True:
             await self._ended.wait()
             self._ended = trio.Event()
-            await self._end_links_now()
+            try:
+                await self._end_links_now()
+            except NetlinkRefused as error:
+                log.warning("%s; its address stays taken", error)
 
     async def _end_links_now(self) -> None:
         ending = dict(self._ending)
@@ -316,7 +346,10 @@ class Networks:
             while True:
                 await changes.wait([CHAIN, self._bridges.table])
                 await trio.sleep(SETTLE_SECONDS)
-                await self._bridges.filter_again()
+                try:
+                    await self._bridges.filter_again()
+                except BakehouseError as error:
+                    log.warning("%s", error)
         finally:
             changes.close()
 
@@ -326,7 +359,7 @@ class Networks:
         seats = await self._database.read(endpoints.load_seats)
         self._bridges.networks.update({network.number: network for network in networks})
         for seat in seats:
-            self._places[seat.container_id] = _Place(seat, [], recorded=True)
+            self._places[seat.container_id] = _Place(seat, recorded=True, whole=True)
             if seat.network is not None and seat.address is not None:
                 self._taken.setdefault(seat.network, set()).add(seat.address)
         self._last_link = max((seat.link or 0 for seat in seats), default=0)
