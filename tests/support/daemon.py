@@ -104,12 +104,21 @@ class Daemon:
         """Wait until it answers; a daemon that ends instead says why."""
         until = time.monotonic() + READY_SECONDS
         while not self.answers():
-            ended = self.process is not None and self.process.poll() is not None
+            ended = self.crashed()
             if ended or time.monotonic() > until:
-                tail = self.log.read_text(errors="replace")[-4_000:]
-                message = f"the daemon {'ended' if ended else 'does not answer'}:\n{tail}"
+                message = (
+                    f"the daemon {'ended' if ended else 'does not answer'}:\n{self.log_tail()}"
+                )
                 raise AssertionError(message)
             time.sleep(0.02)
+
+    def log_tail(self) -> str:
+        """The end of what it said; of a crash, the traceback."""
+        return self.log.read_text(errors="replace")[-6_000:] if self.log.exists() else ""
+
+    def crashed(self) -> bool:
+        """Whether it ended although nobody told it to."""
+        return self.process is not None and self.process.poll() is not None
 
     def answers(self) -> bool:
         """Whether it answers a ping now."""
@@ -171,6 +180,8 @@ class Daemon:
         )
         if check and result.returncode:
             message = f"{' '.join(map(str, argv))} ended with {result.returncode}:\n{result.stdout}{result.stderr}"
+            if self.crashed():
+                message += f"\nand so did the daemon:\n{self.log_tail()}"
             raise AssertionError(message)
         return result
 
@@ -204,7 +215,11 @@ class Daemon:
         self.docker("import", "-", name, user=user, input_=busybox_tar())
 
     def close(self) -> list[str]:
-        """Remove its containers, stop it, and clear away all of it; what it left although it was stopped."""
+        """Remove its containers, stop it, and clear away all of it; what it left although it was stopped.
+
+        A daemon that crashed has failed, whatever the tests say.
+        """
+        assert not self.crashed(), f"the daemon crashed:\n{self.log_tail()}"
         if self.process is not None:
             with contextlib.suppress(Exception), contextlib.closing(self.client()) as client:
                 for container in client.api.containers(all=True, quiet=True):
