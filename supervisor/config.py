@@ -65,6 +65,7 @@ class JournalConfig:
     page_events_max: int = 500
     page_bytes_max: int = 1_048_576
     recent_events_max: int = 4_096
+    recent_bytes_max: int = 4_194_304
     bookmark_seconds: float = 5.0
 
 
@@ -208,7 +209,11 @@ def load(path: Path | None) -> Config:
         InvalidArgument: The file is not TOML, or says what makes no sense; every fault is told.
     """
     if path is None:
-        return parse(INSTALLED_CONFIG.read_text(), str(INSTALLED_CONFIG)) if INSTALLED_CONFIG.exists() else Config()
+        return (
+            parse(INSTALLED_CONFIG.read_text(), str(INSTALLED_CONFIG))
+            if INSTALLED_CONFIG.exists()
+            else Config()
+        )
     try:
         text = path.read_text()
     except OSError as error:

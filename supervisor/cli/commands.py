@@ -4,8 +4,8 @@ Rules: what a command needs is imported when it runs, so that it starts fast; an
 a hint below it, and exit status 1; a wrong command line is 2; being interrupted is 130; never a traceback for either.
 """
 
-# ruff: noqa: PLC0415  # imports where they are needed
-# ruff: noqa: PLR0913, PLR0917  # a parameter for each option
+# imports where they are needed
+# a parameter for each option
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def ps(context: click.Context, everything: bool) -> None:
 @click.option("--once", is_flag=True, help="Show one sample and end.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_context
-def top(context: click.Context, once: bool, as_json: bool) -> None:  # noqa: FBT001
+def top(context: click.Context, once: bool, as_json: bool) -> None:
     """Show what the host, its people and their containers use."""
     from supervisor.cli.watch import watch
 

@@ -95,6 +95,7 @@ class Events:
     _forgotten: Mapping[int, int]
     _recent: list[Entry] = attrs.field(factory=list)
     _recent_after: int = 0
+    _recent_bytes: int = 0
     _committing: _Committing | None = None
     _readers: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
@@ -208,6 +209,7 @@ class Events:
             entry
             for entry in looked_at
             if visible_to in {None, entry.owner}
+            and entry.seq > self._forgotten.get(entry.owner, 0)
             and want.accepts(entry.type, entry.owner, entry.subject)
         )
         return EntryPage(seen, upto, self.first_seq(visible_to))
@@ -272,11 +274,21 @@ class Events:
             return
         self.last_seq = committed.last_seq
         self._recent.extend(committed.entries)
-        kept = self.config.recent_events_max
-        if len(self._recent) > 2 * kept:
-            self._recent_after = self._recent[-kept - 1].seq
-            del self._recent[:-kept]
+        self._recent_bytes += sum(len(entry.json) for entry in committed.entries)
+        self._trim()
         self._readers.unpark_all()
+
+    def _trim(self) -> None:
+        """Drop the older half of the recent entries when they are too many; whoever needs them reads the disk."""
+        if (
+            len(self._recent) <= self.config.recent_events_max
+            and self._recent_bytes <= self.config.recent_bytes_max
+        ):
+            return
+        dropped = self._recent[: (len(self._recent) + 1) // 2]
+        del self._recent[: len(dropped)]
+        self._recent_after = dropped[-1].seq
+        self._recent_bytes -= sum(len(entry.json) for entry in dropped)
 
 
 def _seq(entry: Entry) -> int:
