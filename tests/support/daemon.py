@@ -24,6 +24,7 @@ from tests.support.accounts import User
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 30.0
+LOG_TAIL_CHARACTERS = 8_000
 BUSYBOX = Path("/bin/busybox")
 REPOSITORY = Path(__file__).parents[2]
 
@@ -113,12 +114,18 @@ class Daemon:
             time.sleep(0.02)
 
     def log_tail(self) -> str:
-        """The end of what it said; of a crash, the traceback."""
-        return self.log.read_text(errors="replace")[-6_000:] if self.log.exists() else ""
+        """The end of what it said; of a crash, the innermost traceback without the frames of its nurseries."""
+        log = self.log.read_text(errors="replace") if self.log.exists() else ""
+        start = max(log.rfind("Traceback (most recent"), len(log) - LOG_TAIL_CHARACTERS, 0)
+        return "\n".join(line.lstrip(" |+-") for line in log[start:].splitlines())
 
-    def crashed(self) -> bool:
-        """Whether it ended although nobody told it to."""
-        return self.process is not None and self.process.poll() is not None
+    def crashed(self, within_seconds: float = 0) -> bool:
+        """Whether it ends although nobody told it to."""
+        if self.process is None:
+            return False
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(within_seconds)
+        return self.process.returncode is not None
 
     def answers(self) -> bool:
         """Whether it answers a ping now."""
@@ -180,7 +187,7 @@ class Daemon:
         )
         if check and result.returncode:
             message = f"{' '.join(map(str, argv))} ended with {result.returncode}:\n{result.stdout}{result.stderr}"
-            if self.crashed():
+            if self.crashed(within_seconds=2):
                 message += f"\nand so did the daemon:\n{self.log_tail()}"
             raise AssertionError(message)
         return result
@@ -224,7 +231,8 @@ class Daemon:
             with contextlib.suppress(Exception), contextlib.closing(self.client()) as client:
                 for container in client.api.containers(all=True, quiet=True):
                     client.api.remove_container(container["Id"], force=True, v=True)
-            self.stop()
+            code = self.stop()
+            assert code == 0, f"the daemon ended with {code}:\n{self.log_tail()}"
         left = sorted(self.left())
         self.clear()
         return left
