@@ -1,9 +1,9 @@
 """The stream: events by websocket, in order and without loss, and resource samples beside them.
 
 A session is one subscriber: a hello, a welcome, then batches for ever. Its place in the journal is a cursor and no
-queue: a slow one reads bounded pages later than the others and holds up nobody. trio-websocket does the handshake,
-pings and the close; event frames are made once, shared, and written past it (a server's frames are not masked, so
-they are the same bytes for everybody, RFC 6455 section 5.1).
+queue: a slow one reads bounded pages later than the others and holds up nobody; one that has caught up rests at the
+hub. trio-websocket does the handshake, pings and the close; event frames are made once, shared, and written past it
+(a server's frames are not masked, so they are the same bytes for everybody, RFC 6455 section 5.1).
 
 Rules: one task always reads, as trio-websocket answers pings only while somebody takes its messages; no transaction
 is open during a send; ``after`` of a batch is always what the client was told last.
@@ -23,7 +23,6 @@ from trio_websocket import (
     WebSocketRequest,
     wrap_server_stream,
 )
-from typing_extensions import override
 
 from protocol import codec
 from protocol.errors import ErrorKind, Refused
@@ -39,15 +38,14 @@ from protocol.messages import (
     Welcome,
 )
 from protocol.samples import HostSample
+from supervisor.api.native.hub import Hub, Place, Wire, text_frame
 from supervisor.api.streams import ReplayStream
-from supervisor.events.frames import Frames, Wish
+from supervisor.events.frames import Wish
 
 HANDSHAKE_SECONDS = 10.0
 HELLO_BYTES_MAX = 65_536
 CLOSE_SECONDS = 2.0
 
-_TEXT_FRAME = 0x81  # FIN, opcode 1
-_LENGTH_7_BITS, _LENGTH_16_BITS = 125, 0xFFFF
 _POLICY_VIOLATION = 1008
 
 
@@ -76,69 +74,30 @@ class Subscriber:
     snapshot: Callable[[], Awaitable[Mapping[str, object]]] | None = None
 
 
-class _InTurn(trio.abc.Stream):
-    """A stream on which whole frames of several senders follow each other."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
-        self._turn = trio.StrictFIFOLock()
-
-    @override
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send, after those who came before."""
-        async with self._turn:
-            await self._stream.send_all(data)
-
-    async def send_text(self, payload: bytes) -> None:
-        """One websocket text frame."""
-        await self.send_all(frame_head(len(payload)) + payload)
-
-    @override
-    async def wait_send_all_might_not_block(self) -> None:
-        """See trio.abc.SendStream."""
-        await self._stream.wait_send_all_might_not_block()
-
-    @override
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """See trio.abc.ReceiveStream."""
-        return await self._stream.receive_some(max_bytes)
-
-    @override
-    async def aclose(self) -> None:
-        """Close both directions."""
-        await self._stream.aclose()
-
-
-def frame_head(payload_bytes: int) -> bytes:
-    """The head of an unmasked text frame (RFC 6455 section 5.2)."""
-    if payload_bytes <= _LENGTH_7_BITS:
-        return bytes([_TEXT_FRAME, payload_bytes])
-    if payload_bytes <= _LENGTH_16_BITS:
-        return bytes([_TEXT_FRAME, 126]) + payload_bytes.to_bytes(2, "big")
-    return bytes([_TEXT_FRAME, 127]) + payload_bytes.to_bytes(8, "big")
-
-
-async def serve_stream(stream: ReplayStream, subscriber: Subscriber, frames: Frames) -> None:
+async def serve_stream(
+    stream: ReplayStream, descriptor: int | None, subscriber: Subscriber, hub: Hub
+) -> None:
     """Serve one session until the client leaves; the stream is closed at the end.
 
     Args:
         stream: The connection, with the upgrade request's head to be read once more.
+        descriptor: The connection's socket, which stays open until this returns; None sends through ``stream`` only.
         subscriber: Who is at the other end.
-        frames: The daemon's one cache of encoded batches.
+        hub: The daemon's one.
     """
-    wire = _InTurn(stream)
+    wire = Wire(stream, descriptor)
     async with trio.open_nursery() as nursery:
         try:
             websocket = await _handshake(nursery, wire)
             if websocket is not None:
                 stream.release()
-                await _converse(websocket, wire, subscriber, frames)
+                await _converse(websocket, wire, subscriber, hub)
         finally:
             nursery.cancel_scope.cancel()
             await trio.aclose_forcefully(wire)
 
 
-async def _handshake(nursery: trio.Nursery, wire: _InTurn) -> WebSocketConnection | None:
+async def _handshake(nursery: trio.Nursery, wire: Wire) -> WebSocketConnection | None:
     """Accept the upgrade; None when it is not for us, which the client has then been told."""
     with trio.move_on_after(HANDSHAKE_SECONDS):
         request: WebSocketRequest = await wrap_server_stream(
@@ -157,14 +116,14 @@ async def _handshake(nursery: trio.Nursery, wire: _InTurn) -> WebSocketConnectio
 
 
 async def _converse(
-    websocket: WebSocketConnection, wire: _InTurn, subscriber: Subscriber, frames: Frames
+    websocket: WebSocketConnection, wire: Wire, subscriber: Subscriber, hub: Hub
 ) -> None:
     try:
         with trio.fail_after(HANDSHAKE_SECONDS):
             hello = _read_hello(await websocket.get_message())
-        session = _Session.begin(hello, subscriber, frames, wire)
+        session = _Session.begin(hello, subscriber, hub, wire)
         if isinstance(session, Refused):
-            await wire.send_text(codec.encode(session))
+            await wire.send_all(text_frame(codec.encode(session)))
             with trio.move_on_after(CLOSE_SECONDS):
                 await websocket.aclose(_POLICY_VIOLATION, "refused")
             return
@@ -191,7 +150,7 @@ def _parts(
         functools.partial(session.run, snapshot=hello.snapshot),
     ]
     if hello.samples and session.subscriber.samples:
-        parts.append(functools.partial(_send_samples, session.subscriber, session.wire))
+        parts.append(functools.partial(_send_samples, session.subscriber, session.place.wire))
     return parts
 
 
@@ -225,7 +184,7 @@ async def _until_closed(websocket: WebSocketConnection) -> None:
         await websocket.get_message()
 
 
-async def _send_samples(subscriber: Subscriber, wire: _InTurn) -> None:
+async def _send_samples(subscriber: Subscriber, wire: Wire) -> None:
     """Tell each sample as its subscriber may see it. A slow one comes back later, for the newest."""
     assert subscriber.samples is not None
     async for tick in subscriber.samples():
@@ -233,34 +192,35 @@ async def _send_samples(subscriber: Subscriber, wire: _InTurn) -> None:
         if subscriber.visible_to is not None:
             seen = seen.visible_to(subscriber.visible_to)
         fields: Mapping[str, object] = codec.converter().unstructure(seen)
-        await wire.send_text(codec.encode(Sample(fields, tick.skipped)))
+        await wire.send_all(text_frame(codec.encode(Sample(fields, tick.skipped))))
 
 
 @attrs.define(eq=False)
 class _Session:
-    """The events of one subscriber. ``told`` is the last place the client knows of, ``after`` the one we are at."""
+    """The events of one subscriber.
 
-    wire: _InTurn
-    frames: Frames
+    Attributes:
+        tolerated: What is forgotten up to here was not asked for, or the client was told of it.
+        gone: The client's cursor is of another journal.
+    """
+
+    hub: Hub
     subscriber: Subscriber
-    wish: Wish
+    place: Place
     version: int
-    after: int
     tolerated: int
     gone: bool
-    told: int
     caught_up: bool = False
-    spoke: float = 0.0
 
     @classmethod
     def begin(
-        cls, hello: Hello | Refused, subscriber: Subscriber, frames: Frames, wire: _InTurn
+        cls, hello: Hello | Refused, subscriber: Subscriber, hub: Hub, wire: Wire
     ) -> _Session | Refused:
         """The session the hello asks for, or why there cannot be one."""
         if isinstance(hello, Refused):
             return hello
-        events, gone = frames.events, False
-        forgotten = events.first_seq(subscriber.visible_to) - 1
+        events, gone = hub.events, False
+        tolerated = events.first_seq(subscriber.visible_to) - 1
         try:
             start = parse_start(hello.from_)
         except ValueError as error:
@@ -277,15 +237,14 @@ class _Session:
                 f"the newest is {events.cursor}",
             )
         else:
-            after, forgotten = start.seq, min(forgotten, start.seq)
-        wish = Wish(subscriber.visible_to, hello.want)
-        version = min(hello.version, VERSION)
-        return cls(wire, frames, subscriber, wish, version, after, forgotten, gone, after)
+            after, tolerated = start.seq, min(tolerated, start.seq)
+        place = Place(wire, Wish(subscriber.visible_to, hello.want), after, after)
+        return cls(hub, subscriber, place, min(hello.version, VERSION), tolerated, gone)
 
     async def greet(self) -> None:
         """Say what there is, and what is lost of what was asked for."""
-        events = self.frames.events
-        first_seq = events.first_seq(self.wish.visible_to)
+        events = self.hub.events
+        first_seq = events.first_seq(self.subscriber.visible_to)
         await self._say(Welcome(self.version, events.epoch, first_seq, events.last_seq))
         if self.gone:
             await self._say(Gone(first_seq))
@@ -297,44 +256,43 @@ class _Session:
             trio.BrokenResourceError: The client cannot be told any more.
         """
         if snapshot and self.subscriber.snapshot:
-            seq = self.frames.events.last_seq
+            seq = self.hub.events.last_seq
             await self._say(Snapshot(seq, await self.subscriber.snapshot()))
         while True:
             await self._tell_page()
+            if self.place.after >= self.hub.events.last_seq:
+                await self._rest()
 
     async def _tell_page(self) -> None:
-        frame = await self.frames.batch(self.after, self.wish)
-        if frame.first_seq - 1 > max(self.after, self.tolerated):
+        place = self.place
+        frame = await self.hub.frames.batch(place.after, place.wish)
+        if frame.first_seq - 1 > max(place.after, self.tolerated):
             await self._say(Gone(frame.first_seq))
-            self.after = self.told = self.tolerated = frame.first_seq - 1
+            place.after = place.told = self.tolerated = frame.first_seq - 1
             return
         if frame.json:
-            await self._say_place()
-            await self.wire.send_text(frame.json)
-            self.spoke, self.told = trio.current_time(), frame.upto
-        at_end, self.after = frame.upto == self.after, frame.upto
-        if at_end and not self.caught_up:
-            self.caught_up = True
-            await self._say(Bookmark(self.after))
-            self.told = self.after
-        if at_end:
-            await self._rest()
+            if place.told != place.after:  # where nothing was wanted for a while
+                await self._say_place()
+            await place.wire.send_all(text_frame(frame.json))
+            place.spoke, place.told = trio.current_time(), frame.upto
+        place.after = frame.upto
 
     async def _rest(self) -> None:
-        """At the end of the journal: wait for more, giving signs of life."""
-        events = self.frames.events
-        with trio.move_on_at(self.spoke + events.config.bookmark_seconds):
-            await events.wait_beyond(self.after)
-        if trio.current_time() >= self.spoke + events.config.bookmark_seconds:
-            await self._say(Bookmark(self.after))
-            self.told = self.after
+        """At the end of the journal: be told of what comes, with signs of life when nothing does."""
+        place, bookmark_seconds = self.place, self.hub.events.config.bookmark_seconds
+        if not self.caught_up:
+            self.caught_up = True
+            await self._say_place()
+        await self.hub.rest(place, place.spoke + bookmark_seconds)
+        if place.wire.full:
+            await place.wire.send_all(b"")
+        if trio.current_time() >= place.spoke + bookmark_seconds:
+            await self._say_place()
 
     async def _say_place(self) -> None:
-        """Where nothing was wanted for a while, the client has not heard how far we are."""
-        if self.told != self.after:
-            await self._say(Bookmark(self.after))
-            self.told = self.after
+        await self._say(Bookmark(self.place.after))
+        self.place.told = self.place.after
 
     async def _say(self, message: codec.Message) -> None:
-        await self.wire.send_text(codec.encode(message))
-        self.spoke = trio.current_time()
+        await self.place.wire.send_all(text_frame(codec.encode(message)))
+        self.place.spoke = trio.current_time()
