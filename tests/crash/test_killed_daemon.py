@@ -1,0 +1,315 @@
+"""The daemon killed at random moments under load: records, kernel and journal agree after every restart.
+
+Workers run, execute, build, stop and remove through docker-py while a subscriber follows by cursor. At each kill the daemon
+gets SIGKILL; then it is started again, the workers pause, and what it says is held against the kernel: processes, mounts in
+its mount namespace, cgroups, links. At the end every sequence number was seen once, in order, and every container's events
+make a life.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker
+import pytest
+import requests
+
+from tests.support.accounts import People
+from tests.support.daemon import Daemon, new_daemon
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+KILLS = int(os.environ.get("BAKEHOUSE_KILLS", "12"))
+SETTLE_SECONDS = 20.0
+BUSYBOX = "busybox:latest"
+EXPECTED_FAILURES = (docker.errors.DockerException, requests.exceptions.RequestException, OSError)
+AFTER = {
+    None: {"container.create"},
+    "container.create": {"container.start", "container.destroy"},
+    "container.start": {"container.die"},
+    "container.die": {"container.start", "container.destroy"},
+    "container.destroy": set(),
+}
+"""Which event of a container's life may follow which."""
+
+
+class Workers:
+    """Threads that use the daemon until told to stop, and stand still when told to pause."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._over = threading.Event()
+        self._go = threading.Event()
+        self._go.set()
+        self._busy = threading.Semaphore(0)
+        self._resting = 0
+        self._lock = threading.Lock()
+        jobs: list[Callable[[docker.DockerClient, random.Random], None]] = [
+            run,
+            run,
+            execute,
+            build,
+        ]
+        self._threads = [
+            threading.Thread(target=self._work, args=(job, number))
+            for number, job in enumerate(jobs)
+        ]
+        self.done = 0
+
+    def __enter__(self) -> Workers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._go.set()
+        for thread in self._threads:
+            thread.join()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nobody asks for anything while the block runs."""
+        self._go.clear()
+        until = time.monotonic() + SETTLE_SECONDS
+        while self._resting < len(self._threads):
+            assert time.monotonic() < until, "a worker does not come to rest"
+            time.sleep(0.01)
+        yield
+        self._go.set()
+
+    def _work(self, job: Callable[[docker.DockerClient, random.Random], None], number: int) -> None:
+        dice = random.Random(number)
+        while not self._over.is_set():
+            with self._lock:
+                self._resting += 1
+            self._go.wait()
+            with self._lock:
+                self._resting -= 1
+            with (
+                contextlib.suppress(*EXPECTED_FAILURES),
+                contextlib.closing(_client(self._daemon)) as client,
+            ):
+                job(client, dice)
+                self.done += 1
+
+
+def _client(daemon: Daemon) -> docker.DockerClient:
+    return docker.DockerClient(base_url=f"unix://{daemon.socket}", version="1.41", timeout=15)
+
+
+def run(client: docker.DockerClient, dice: random.Random) -> None:
+    network = dice.choice(["none", "bridge"])
+    container = client.containers.run(
+        BUSYBOX, ["sleep", str(dice.choice([0.05, 0.3, 30]))], network_mode=network, detach=True
+    )
+    if dice.random() < 0.5:
+        container.wait(timeout=1)
+    else:
+        container.stop(timeout=0)
+    container.remove(force=True)
+
+
+def execute(client: docker.DockerClient, dice: random.Random) -> None:
+    running = client.containers.list()
+    if running:
+        dice.choice(running).exec_run(["sh", "-c", f"sleep {dice.random() / 5}"])
+    else:
+        client.containers.run(BUSYBOX, ["sleep", "5"], detach=True, auto_remove=True)
+
+
+def build(client: docker.DockerClient, dice: random.Random) -> None:
+    text = f"FROM {BUSYBOX}\nRUN echo {dice.random()} > /a\nRUN sleep 0.1\n".encode()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        member = tarfile.TarInfo("Dockerfile")
+        member.size = len(text)
+        tar.addfile(member, io.BytesIO(text))
+    for _ in client.api.build(
+        fileobj=io.BytesIO(buffer.getvalue()), custom_context=True, decode=True
+    ):
+        pass
+
+
+class Subscriber:
+    """Our own command, following by cursor through every crash."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._process = subprocess.Popen(
+            [
+                *(f"{sys.prefix}/bin/bakehouse", "--socket", str(daemon.socket)),
+                *("events", "--from", "oldest", "--follow", "--json"),
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.events: list[dict[str, object]] = []
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.events.append(json.loads(line))
+
+    def until(self, seq: int) -> None:
+        until = time.monotonic() + SETTLE_SECONDS
+        while not self.events or self.events[-1]["seq"] != seq:
+            seen = self.events[-1]["seq"] if self.events else None
+            assert time.monotonic() < until, f"the subscriber saw {seen} and not {seq}"
+            assert self._process.poll() is None, "the subscriber ended"
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+        self._thread.join()
+
+
+def disagreements(daemon: Daemon) -> list[str]:
+    """What the daemon says held against the kernel; empty when they agree."""
+    with contextlib.closing(_client(daemon)) as client:
+        containers = client.api.containers(all=True)
+        inspected = [client.api.inspect_container(one["Id"]) for one in containers]
+    alive = {one["Id"]: one["State"]["Pid"] for one in inspected if one["State"]["Running"]}
+    told = [
+        f"{one['Id'][:12]} is {one['State']['Status']}"
+        for one in inspected
+        if one["State"]["Status"] not in {"created", "running", "exited"}
+    ]
+    told += [
+        f"process {pid} of {name[:12]} is gone" for name, pid in alive.items() if not _lives(pid)
+    ]
+    told += _compare("cgroups", _cgroups(daemon), set(alive))
+    told += _compare("conmons", _conmons(daemon), set(alive))
+    told += _compare("root file systems", _rootfs_mounts(daemon), set(alive))
+    bridged = [
+        one
+        for one in inspected
+        if one["State"]["Running"] and one["HostConfig"]["NetworkMode"] != "none"
+    ]
+    links = [
+        name
+        for name in os.listdir("/sys/class/net")
+        if name.startswith(f"bv{daemon.config.instance_tag}")
+    ]
+    if len(links) != len(bridged):
+        told.append(f"{len(links)} links for {len(bridged)} containers on a bridge")
+    return told
+
+
+def _compare(what: str, found: set[str], wanted: set[str]) -> list[str]:
+    return [
+        *(f"{what}: {name[:20]} is left" for name in sorted(found - wanted)),
+        *(f"{what}: {name[:20]} is missing" for name in sorted(wanted - found)),
+    ]
+
+
+def _lives(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def _cgroups(daemon: Daemon) -> set[str]:
+    roots = list(Path("/sys/fs/cgroup").glob(f"**/{daemon.config.instance}"))
+    return {
+        group.name
+        for root in roots
+        for group in root.glob("u*/*")
+        if group.is_dir() and group.name != "monitors"
+    }
+
+
+def _conmons(daemon: Daemon) -> set[str]:
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            ours = str(daemon.run_root).encode() in b"\0".join(words)
+            if ours and words[0].endswith(b"conmon") and b"--exec" not in words:
+                found.add(words[words.index(b"-c") + 1].decode())
+    return found
+
+
+def _rootfs_mounts(daemon: Daemon) -> set[str]:
+    mounts = subprocess.run(
+        ["nsenter", f"--mount={daemon.run_root}/pins/mnt", "cat", "/proc/self/mountinfo"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    points = [line.split()[4] for line in mounts.splitlines() if " - overlay " in line]
+    return {
+        Path(point).parent.name
+        for point in points
+        if point.startswith(f"{daemon.run_root}/rootfs/")
+    }
+
+
+def settled(daemon: Daemon) -> list[str]:
+    """The disagreements that stay."""
+    until = time.monotonic() + SETTLE_SECONDS
+    while (told := disagreements(daemon)) and time.monotonic() < until:
+        time.sleep(0.1)
+    return told
+
+
+def test_nothing_is_lost_doubled_or_leaked(two_users: People) -> None:
+    dice = random.Random(2024)
+    daemon = new_daemon(two_users.group)
+    try:
+        daemon.start()
+        daemon.import_busybox()
+        subscriber = Subscriber(daemon)
+        try:
+            with Workers(daemon) as workers:
+                for number in range(KILLS):
+                    time.sleep(dice.uniform(0.02, 0.7))
+                    daemon.kill()
+                    daemon.start()
+                    with workers.paused():
+                        assert settled(daemon) == [], f"after kill {number}"
+            assert workers.done > KILLS / 4, "the workers hardly got anything done"
+            with contextlib.closing(_client(daemon)) as client:
+                for one in client.api.containers(all=True):
+                    client.api.remove_container(one["Id"], force=True)
+            assert settled(daemon) == []
+            last = json.loads(
+                daemon.bakehouse("events", "--from", "oldest", "--json").stdout.splitlines()[-1]
+            )
+            subscriber.until(last["seq"])
+        finally:
+            subscriber.close()
+        assert [event["seq"] for event in subscriber.events] == list(range(1, last["seq"] + 1))
+        assert list(broken_lives(subscriber.events)) == []
+        assert daemon.close() == []
+    finally:
+        daemon.clear()
+
+
+def broken_lives(events: list[dict[str, object]]) -> Iterator[str]:
+    """Containers whose events do not make a life."""
+    latest: dict[str, str | None] = {}
+    for event in events:
+        kind, subject = str(event["type"]), str(event["subject"])
+        if kind not in AFTER:
+            continue
+        before = latest.get(subject)
+        if kind not in AFTER[before]:
+            yield f"{subject[:12]}: {kind} (seq {event['seq']}) after {before}"
+        latest[subject] = kind
+    yield from (
+        f"{subject[:12]} ends with {kind}"
+        for subject, kind in latest.items()
+        if kind != "container.destroy"
+    )
