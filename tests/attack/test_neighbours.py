@@ -19,9 +19,9 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def ready(daemon: Daemon, two_users: People) -> Iterator[Daemon]:
-    """A daemon with busybox for everybody, and a container named ``web`` of each of the two."""
-    daemon.import_busybox()
+    """A daemon on which each of the two has busybox and a container named ``web``."""
     for user in (two_users.ada, two_users.bob):
+        daemon.import_busybox(user=user)
         daemon.docker("run", "-d", "--name", "web", "busybox", "sleep", "600", user=user)
     yield daemon
     for user in (two_users.ada, two_users.bob):

@@ -218,7 +218,7 @@ class Daemon:
         }
 
     def import_busybox(self, name: str = "busybox:latest", user: User | None = None) -> None:
-        """Give ``user`` (root: everybody) a small image with a shell."""
+        """Give ``user`` a small image with a shell."""
         self.docker("import", "-", name, user=user, input_=busybox_tar())
 
     def close(self) -> list[str]:
