@@ -15,6 +15,7 @@ from supervisor.access.policy import Action, Request
 from supervisor.api.connection import Connection
 from supervisor.api.http import Head, JsonObject, Query, Response
 from supervisor.api.json_body import parse_object
+from supervisor.api.native.hub import Hub
 from supervisor.api.services import Services
 
 
@@ -25,6 +26,7 @@ class Call:
     Attributes:
         parameters: What the route's pattern named in the path.
         version: The API version the path asks for.
+        hub: Where event streams meet.
     """
 
     head: Head
@@ -33,6 +35,7 @@ class Call:
     version: tuple[int, int]
     connection: Connection
     services: Services
+    hub: Hub
 
     @property
     def query(self) -> Query:

@@ -34,6 +34,7 @@ class Connection:
         stream: To the client; closed by the caller.
         config: The bounds.
         fields: Header fields every answer carries.
+        descriptor: The socket's file descriptor, for those who send past the stream; None if there is none.
     """
 
     def __init__(
@@ -41,10 +42,12 @@ class Connection:
         stream: trio.abc.HalfCloseableStream,
         config: ApiConfig,
         fields: tuple[tuple[str, str], ...] = (),
+        descriptor: int | None = None,
     ) -> None:
         self._stream = stream
         self._config = config
         self._fields = fields
+        self.descriptor = descriptor
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=config.header_bytes_max)
         self._head: Head | None = None
         self._body_ended = trio.Event()

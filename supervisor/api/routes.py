@@ -31,6 +31,7 @@ from supervisor.api.docker import (
 from supervisor.api.docker.view_system import API_VERSION, API_VERSION_MIN, dotted
 from supervisor.api.http import Head, HttpRefused, Response
 from supervisor.api.native import base_image, host, session
+from supervisor.api.native.hub import Hub
 from supervisor.api.refusal import refusal
 from supervisor.api.services import Services
 from supervisor.errors import InvalidArgument, PermissionDenied
@@ -244,16 +245,24 @@ def split_version(path: str) -> tuple[tuple[int, int], str]:
     return version, found[3]
 
 
-async def dispatch(
-    connection: Connection, head: Head, identity: Identity, services: Services
-) -> Response | None:
+@attrs.frozen
+class Caller:
+    """Who is served on a connection, and by what."""
+
+    identity: Identity
+    services: Services
+    hub: Hub
+
+
+async def dispatch(connection: Connection, head: Head, caller: Caller) -> Response | None:
     """Serve one request; None when the handler has answered itself."""
     version, path = split_version(head.path)
     try:
         route, parameters = match(head.method, path)
     except HttpRefused as error:
         return refusal(error)  # the connection may go on
-    if route.access is Access.ADMIN and not identity.admin:
+    if route.access is Access.ADMIN and not caller.identity.admin:
         raise PermissionDenied(f"cannot use {head.method} {path}: it is for administrators")
-    answer = route.handler(Call(head, identity, parameters, version, connection, services))
+    call = Call(head, caller.identity, parameters, version, connection, caller.services, caller.hub)
+    answer = route.handler(call)
     return await answer if isinstance(answer, Awaitable) else answer

@@ -22,7 +22,8 @@ from supervisor.access.audit import STRANGERS
 from supervisor.api.connection import Connection
 from supervisor.api.exchange import serve_exchanges, turn_away
 from supervisor.api.http import Head, Response
-from supervisor.api.routes import API_FIELDS, dispatch
+from supervisor.api.native.hub import Hub, open_hub
+from supervisor.api.routes import API_FIELDS, Caller, dispatch
 from supervisor.api.services import Services
 from supervisor.config import Config
 from supervisor.errors import BakehouseError, Conflict, ResourceExhausted, Unavailable
@@ -44,8 +45,8 @@ async def open_api(services: Services) -> AsyncIterator[None]:
         Unavailable: The socket cannot be made.
     """
     async with open_listener(services.config) as listener:
-        async with trio.open_nursery() as nursery:
-            server = Server(services)
+        async with open_hub(services.events) as hub, trio.open_nursery() as nursery:
+            server = Server(services, hub)
             nursery.start_soon(server.serve, listener, nursery)
             yield
             nursery.cancel_scope.cancel()
@@ -54,8 +55,9 @@ async def open_api(services: Services) -> AsyncIterator[None]:
 class Server:
     """Accepts connections, and serves each in a task of its own."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, hub: Hub) -> None:
         self._services = services
+        self._hub = hub
         self._open: collections.Counter[int] = collections.Counter()
 
     async def serve(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
@@ -65,7 +67,7 @@ class Server:
     async def serve_socket(self, stream: trio.SocketStream) -> None:
         """One connection, from accept to close."""
         config = self._services.config.api
-        connection = Connection(stream, config, API_FIELDS)
+        connection = Connection(stream, config, API_FIELDS, stream.socket.fileno())
         try:
             peer = _peer(stream)
         except OSError:  # from another user namespace, or gone already: nobody we could answer to
@@ -85,7 +87,7 @@ class Server:
                 return
 
             async def answer(connection: Connection, head: Head) -> Response | None:
-                return await dispatch(connection, head, identity, self._services)
+                return await dispatch(connection, head, Caller(identity, self._services, self._hub))
 
             await serve_exchanges(connection, answer)
 

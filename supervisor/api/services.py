@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from supervisor.events.frames import Frames
-
 if TYPE_CHECKING:
     from supervisor.access.audit import Audit
     from supervisor.access.owners import Owners
@@ -51,11 +49,6 @@ class HostFacts:
     daemon_id: str = ""
 
 
-def _frames(services: Services) -> Frames:
-    """Batches of events, encoded once for all subscribers."""
-    return Frames(services.events)
-
-
 @attrs.frozen
 class Services:
     """The floors below, open."""
@@ -71,4 +64,3 @@ class Services:
     containers: Containers
     builds: Builds
     facts: HostFacts
-    frames: Frames = attrs.field(default=attrs.Factory(_frames, takes_self=True))

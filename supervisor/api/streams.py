@@ -6,10 +6,16 @@ none read twice.
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
 import trio
 from typing_extensions import override
 
 from supervisor.api.http import ClientGone
+
+T = TypeVar("T")
 
 SEND_PIECE_BYTES = 65_536
 
@@ -120,3 +126,13 @@ async def send_bounded(
                 raise ClientGone("the client closed the connection") from error
         if scope.cancelled_caught:
             raise ClientGone(f"the client has read nothing for {stall_seconds} s")
+
+
+@asynccontextmanager
+async def closed_after(pieces: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """``pieces``, closed at the end of the block also when it was left early: what a generator holds is let go at once."""
+    try:
+        yield pieces
+    finally:
+        if isinstance(pieces, AsyncGenerator):
+            await pieces.aclose()

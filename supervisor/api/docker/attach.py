@@ -19,6 +19,7 @@ from supervisor.api.docker.shape_container import exec_request
 from supervisor.api.docker.times import parse_time
 from supervisor.api.docker.view_container import exec_inspect
 from supervisor.api.http import Response, empty_response, json_response
+from supervisor.api.streams import closed_after
 from supervisor.clock import rfc3339
 from supervisor.errors import BakehouseError, Conflict, InvalidArgument
 from supervisor.runtime.attach import AttachRequest
@@ -53,10 +54,11 @@ async def attach(call: Call) -> None:
         stream = await call.connection.hijack()
         if request.logs:
             asked = LogQuery(stdout=request.stdout, stderr=request.stderr)
-            async for entries in call.services.containers.logs(keeper, asked):
-                await stream.send_all(
-                    _LogForm(asked, terminal=keeper.record.request.tty).encode(entries)
-                )
+            async with closed_after(call.services.containers.logs(keeper, asked)) as pages:
+                async for entries in pages:
+                    await stream.send_all(
+                        _LogForm(asked, terminal=keeper.record.request.tty).encode(entries)
+                    )
         if attachment is not None:
             await attachment.serve(stream)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -74,8 +76,9 @@ async def logs(call: Call) -> None:
     answer = call.connection.streamed(RAW_STREAM)
     await answer.start()
     async with call.connection.while_client_stays():
-        async for entries in call.services.containers.logs(keeper, query):
-            await answer.send(form.encode(entries))
+        async with closed_after(call.services.containers.logs(keeper, query)) as pages:
+            async for entries in pages:
+                await answer.send(form.encode(entries))
     await answer.finish()
 
 

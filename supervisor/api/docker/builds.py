@@ -7,6 +7,7 @@ from supervisor.api.call import Call
 from supervisor.api.connection import StreamedResponse
 from supervisor.api.docker.shape_build import build_request
 from supervisor.api.http import JsonObject, Response, json_line, json_response
+from supervisor.build.progress import ClassicText, ImageBuilt, Progress
 from supervisor.errors import BakehouseError
 
 
@@ -20,46 +21,41 @@ async def build(call: Call) -> None:
     await call.allow(Action.BUILD, request, " ".join(request.tags))
     answer = call.connection.streamed("application/json")
     async with call.connection.while_client_stays():
-        told = Told(answer, quiet=request.quiet)
+        told = _Told(answer, quiet=request.quiet)
         try:
-            image = await call.services.builds.build(
+            await call.services.builds.build(
                 call.identity, request, call.connection.body(), told.progress
             )
         except BakehouseError as error:
             if not answer.started:
                 raise
             await told.message({"errorDetail": {"message": error.text()}, "error": error.text()})
-        else:
-            await told.done(image.id, request.tags)
     await answer.finish()
 
 
-class Told:
-    """What the client of a build is told."""
+class _Told:
+    """What the client of a build is told: the classic builder's words, and the image's id for programs."""
 
     def __init__(self, answer: StreamedResponse, *, quiet: bool) -> None:
         self._answer = answer
         self._quiet = quiet
+        self._text = ClassicText()
 
     async def message(self, message: JsonObject) -> None:
         """One JSON message."""
         await self._answer.send(json_line(message))
 
-    async def progress(self, text: str) -> None:
-        """A piece of output."""
-        if not self._quiet and text:
+    async def progress(self, progress: Progress) -> None:
+        """One step further; when asked to be quiet, only the image's id is told."""
+        if isinstance(progress, ImageBuilt):
+            await self.message(
+                {"stream": f"{progress.image}\n"}
+                if self._quiet
+                else {"aux": {"ID": progress.image}}
+            )
+        text = self._text.render(progress)
+        if text and not self._quiet:
             await self.message({"stream": text})
-
-    async def done(self, image_id: str, tags: tuple[str, ...]) -> None:
-        """The end of a build that went well."""
-        if self._quiet:
-            await self.message({"stream": f"{image_id}\n"})
-            return
-        await self.message({"aux": {"ID": image_id}})
-        short = image_id.removeprefix("sha256:")[:12]
-        await self.message({"stream": f"Successfully built {short}\n"})
-        for tag in tags:
-            await self.message({"stream": f"Successfully tagged {tag}\n"})
 
 
 async def prune(call: Call) -> Response:

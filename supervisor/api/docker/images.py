@@ -5,18 +5,20 @@ Rule: names are those the caller can reach (their own, then the shared ones); wh
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
 from supervisor.api.call import Call
+from supervisor.api.docker.changes import execution_of
 from supervisor.api.docker.refused import refuse
 from supervisor.api.docker.shape_build import filters, flag_filter
 from supervisor.api.docker.times import parse_time
 from supervisor.api.docker.view_image import history_step, inspect, listed
 from supervisor.api.http import JsonObject, Response, json_line, json_response
-from supervisor.errors import InvalidArgument, NotFound, Unavailable
+from supervisor.api.streams import closed_after
+from supervisor.errors import NotFound, Unavailable
 from supervisor.oci import reference as references
 from supervisor.store.images import ImageFilter, Removed
 
@@ -111,12 +113,13 @@ async def prune(call: Call) -> Response:
 
 
 async def load(call: Call) -> None:
-    """``POST /images/load``: the body is an archive of ``docker save``."""
+    """``POST /images/load``: the body is an archive of ``docker save`` or an OCI layout."""
     answer = call.connection.streamed("application/json")
     async with call.connection.while_client_stays():
-        loaded = await call.services.store.images.load(call.identity, call.connection.body())
-        for name in loaded:
-            await answer.send(json_line({"stream": f"Loaded image: {name}\n"}))
+        loaded = await call.services.store.transfer.load(call.identity, call.connection.body())
+    for one in loaded:
+        told = f"Loaded image: {one.name}\n" if one.name else f"Loaded image ID: {one.image}\n"
+        await answer.send(json_line({"stream": told}))
     await answer.finish()
 
 
@@ -127,16 +130,14 @@ async def save_one(call: Call) -> None:
 
 async def save_many(call: Call) -> None:
     """``GET /images/get``."""
-    names = tuple(name for value in call.query.all("names") for name in value.split(",") if name)
-    if not names:
-        raise InvalidArgument("cannot save images: no names are given")
-    await _save(call, names)
+    await _save(
+        call, [name for value in call.query.all("names") for name in value.split(",") if name]
+    )
 
 
 async def _save(call: Call, names: Sequence[str]) -> None:
     answer = call.connection.streamed("application/x-tar")
-    pieces: AsyncIterator[bytes] = call.services.store.images.save(call.identity, names)
-    async with call.connection.while_client_stays():
+    async with closed_after(await call.services.store.saving.save(call.identity, names)) as pieces:
         async for piece in pieces:
             await answer.send(piece)
     await answer.finish()
@@ -172,14 +173,15 @@ async def _import(call: Call, source: str) -> None:
         )
     repository, tagged = call.query.text("repo"), call.query.text("tag")
     name = f"{repository}:{tagged}" if tagged else repository
+    changes = execution_of(call.query.all("changes"))
     answer = call.connection.streamed("application/json")
     async with call.connection.while_client_stays():
-        image = await call.services.store.images.import_(
+        image = await call.services.store.transfer.import_(
             call.identity,
             call.connection.body(),
             name,
-            message=call.query.text("message") or "Imported from -",
-            changes=call.query.all("changes"),
+            changes,
+            call.query.text("message"),
         )
     await answer.send(json_line({"status": image.id}))
     await answer.finish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from contextlib import aclosing
 
 from supervisor.api.call import Call
 from supervisor.api.docker.container_list import seen
@@ -62,10 +63,11 @@ async def events(call: Call) -> None:
     answer = call.connection.streamed("application/json")
     await answer.start()
     async with call.connection.while_client_stays():
-        async for event in follow(
-            call.services.events, visible_to=visible_to, span=span, filters=chosen
-        ):
-            await answer.send(json_line(message(event)))
+        async with aclosing(
+            follow(call.services.events, visible_to=visible_to, span=span, filters=chosen)
+        ) as followed:
+            async for event in followed:
+                await answer.send(json_line(message(event)))
     await answer.finish()
 
 

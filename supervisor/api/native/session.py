@@ -25,7 +25,7 @@ async def stream(call: Call) -> None:
     visible_to = None if call.identity.admin else call.identity.owner
     subscriber = Subscriber(visible_to, lambda: _samples(call), lambda: _snapshot(call))
     wire = ReplayStream(call.connection.take_over(), call.head.raw)
-    await serve_stream(wire, subscriber, call.services.frames)
+    await serve_stream(wire, call.connection.descriptor, subscriber, call.hub)
 
 
 async def _samples(call: Call) -> AsyncIterator[Tick]:
