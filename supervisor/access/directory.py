@@ -23,6 +23,9 @@ T = TypeVar("T")
 LOOKUPS = trio.CapacityLimiter(16)
 """Questions to the account database at once; one that was given up counts until the database answers it."""
 
+ROOT_LOOKUPS = trio.CapacityLimiter(4)
+"""Root's own, which the local files answer: it gets in also while all others wait for a directory that hangs."""
+
 ROOT_UID = 0
 
 
@@ -66,7 +69,7 @@ class HostDirectory:
 
     async def account(self, uid: int) -> Account | None:
         """The account with this id, or ``None``. Root's is answered by the local files alone."""
-        return await _ask(lambda: _account(uid))
+        return await _ask(lambda: _account(uid), ROOT_LOOKUPS if uid == ROOT_UID else LOOKUPS)
 
     async def group_id(self, name: str) -> int | None:
         """The id of the group with this name, or ``None``."""
@@ -77,9 +80,9 @@ class HostDirectory:
         return await _ask(_taken)
 
 
-async def _ask(question: Callable[[], T]) -> T:
+async def _ask(question: Callable[[], T], limiter: trio.CapacityLimiter = LOOKUPS) -> T:
     """Ask in a thread that may be left behind: a question holds no resource but its thread."""
-    return await trio.to_thread.run_sync(question, abandon_on_cancel=True, limiter=LOOKUPS)
+    return await trio.to_thread.run_sync(question, abandon_on_cancel=True, limiter=limiter)
 
 
 def _account(uid: int) -> Account | None:

@@ -6,8 +6,9 @@ import grp
 import pwd
 
 import pytest
+import trio
 
-from supervisor.access.directory import Directory, HostDirectory
+from supervisor.access.directory import LOOKUPS, Directory, HostDirectory
 from tests.support.people import ListedDirectory
 
 NOBODY_HAS = 4_294_967_294
@@ -62,3 +63,19 @@ async def test_the_hosts_directory_knows_all_the_host_knows() -> None:
             account = await HostDirectory().account(uid)
             assert account is not None
             assert uid == 0 or entry.gr_gid in account.groups
+
+
+async def test_root_is_known_while_all_others_wait() -> None:
+    """As when a directory service hangs: every place to ask it is taken."""
+    places = [object() for _ in range(int(LOOKUPS.total_tokens))]
+    for place in places:
+        LOOKUPS.acquire_on_behalf_of_nowait(place)
+    try:
+        with trio.fail_after(5):
+            assert await HostDirectory().account(0) is not None
+        with trio.move_on_after(0.05) as waited:
+            await HostDirectory().account(1)
+        assert waited.cancelled_caught
+    finally:
+        for place in places:
+            LOOKUPS.release_on_behalf_of(place)
