@@ -66,7 +66,9 @@ class Ignore:
         below = f"{directory}/"
         if any(path.startswith(below) for path in self.always_sent):
             return False
-        return not any(_may_match_below(pattern, below) for pattern in self.patterns if pattern.lets_in)
+        return not any(
+            _may_match_below(pattern, below) for pattern in self.patterns if pattern.lets_in
+        )
 
 
 def parse_ignore(text: str, always_sent: Sequence[str] = ()) -> Ignore:
@@ -81,7 +83,9 @@ def parse_ignore(text: str, always_sent: Sequence[str] = ()) -> Ignore:
     """
     lines = text.removeprefix("\ufeff").splitlines()
     patterns = [
-        _parse(line.strip(), number) for number, line in enumerate(lines, 1) if not line.startswith("#")
+        _parse(line.strip(), number)
+        for number, line in enumerate(lines, 1)
+        if not line.startswith("#")
     ]
     return Ignore(
         tuple(pattern for pattern in patterns if pattern is not None),

@@ -4,9 +4,6 @@ Rules: what a command needs is imported when it runs, so that it starts fast; an
 a hint below it, and exit status 1; a wrong command line is 2; being interrupted is 130; never a traceback for either.
 """
 
-# imports where they are needed
-# a parameter for each option
-
 from __future__ import annotations
 
 import functools
@@ -143,7 +140,7 @@ def image() -> None:
 @click.option("--no-cache", is_flag=True, help="Run every step anew.")
 @click.option("--quiet", "-q", is_flag=True, help="Print the image's id only.")
 @click.pass_context
-def build(  # one for each option
+def build(  # noqa: PLR0913, PLR0917  # a parameter for each option
     context: click.Context,
     path: Path,
     tags: tuple[str, ...],

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from protocol.ignore import BadPatternError, parse_ignore
 
-NAMES = st.text(alphabet="ab.-[", min_size=1, max_size=3).filter(lambda name: name not in {".", ".."})
+NAMES = st.text(alphabet="ab.-[", min_size=1, max_size=3).filter(
+    lambda name: name not in {".", ".."}
+)
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 LINES = st.text(alphabet="ab.*?![]^-/\\# ", max_size=8)
 
@@ -66,7 +68,9 @@ def test_mobys_examples(pattern: str, path: str, out: bool) -> None:
 
 def test_the_last_match_decides() -> None:
     ignore = parse_ignore("*\n!docs\ndocs/*.tmp\n!docs/keep.tmp\n")
-    left_out = {path for path in ("a", "docs/x", "docs/a.tmp", "docs/keep.tmp") if ignore.excludes(path)}
+    left_out = {
+        path for path in ("a", "docs/x", "docs/a.tmp", "docs/keep.tmp") if ignore.excludes(path)
+    }
     assert left_out == {"a", "docs/a.tmp"}
 
 

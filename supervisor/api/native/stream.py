@@ -12,7 +12,8 @@ is open during a send; ``after`` of a batch is always what the client was told l
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, aclosing
 from typing import Protocol
 
 import attrs
@@ -187,12 +188,20 @@ async def _until_closed(websocket: WebSocketConnection) -> None:
 async def _send_samples(subscriber: Subscriber, wire: Wire) -> None:
     """Tell each sample as its subscriber may see it. A slow one comes back later, for the newest."""
     assert subscriber.samples is not None
-    async for tick in subscriber.samples():
-        seen = tick.sample
-        if subscriber.visible_to is not None:
-            seen = seen.visible_to(subscriber.visible_to)
-        fields: Mapping[str, object] = codec.converter().unstructure(seen)
-        await wire.send_all(text_frame(codec.encode(Sample(fields, tick.skipped))))
+    ticks = subscriber.samples()
+    async with AsyncExitStack() as stack:
+        if isinstance(ticks, AsyncGenerator):
+            await stack.enter_async_context(aclosing(ticks))
+        async for tick in ticks:
+            await _send_sample(tick, subscriber, wire)
+
+
+async def _send_sample(tick: Sampled, subscriber: Subscriber, wire: Wire) -> None:
+    seen = tick.sample
+    if subscriber.visible_to is not None:
+        seen = seen.visible_to(subscriber.visible_to)
+    fields: Mapping[str, object] = codec.converter().unstructure(seen)
+    await wire.send_all(text_frame(codec.encode(Sample(fields, tick.skipped))))
 
 
 @attrs.define(eq=False)
