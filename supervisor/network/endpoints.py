@@ -247,9 +247,10 @@ def store_seat(connection: sqlite3.Connection, seat: Seat) -> None:
     )
 
 
-def remove_seat(connection: sqlite3.Connection, container_id: str) -> None:
-    """Forget a seat and its ports."""
-    connection.execute("DELETE FROM endpoints WHERE container_id = ?", (container_id,))
+def remove_seat(connection: sqlite3.Connection, container_id: str) -> bool:
+    """Forget a seat and its ports; whether there was one."""
+    statement = "DELETE FROM endpoints WHERE container_id = ?"
+    return connection.execute(statement, (container_id,)).rowcount > 0
 
 
 def store_name(connection: sqlite3.Connection, container_id: str, name: str) -> None:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,14 +27,15 @@ import trio
 from protocol.events import NetworkConnect, NetworkDisconnect
 from supervisor.errors import BakehouseError, NotFound, ResourceExhausted
 from supervisor.linux import mounts, netlink
-from supervisor.linux.netlink import Netlink, NetlinkRefused
+from supervisor.linux.netlink import Netlink
 from supervisor.linux.nftables import Changes, open_nftables
 from supervisor.network import endpoints, views
-from supervisor.network.addresses import free_address, mac_of
+from supervisor.network.addresses import mac_of
 from supervisor.network.bridges import Bridges, Raised
 from supervisor.network.dns import Upstream
 from supervisor.network.endpoints import Endpoint, Mode, Network, NetworkView, Seat
 from supervisor.network.neighbours import CHAIN, Neighbours
+from supervisor.network.occupancy import Occupancy
 from supervisor.network.publishing import BoundPort, Chooser, Hold, hold_again, hold_all, overlap
 from supervisor.network.wiring import INTERFACE, wire
 from supervisor.tasks import finish_within, in_thread
@@ -70,7 +70,7 @@ class _Place:
     """One container's seat and what it holds.
 
     Attributes:
-        recorded: The database knows of it.
+        recorded: The database may know of it: a cancelled unit can have been written.
         whole: It has all that belongs to it; False while it is made, and from when it is taken down.
     """
 
@@ -90,13 +90,10 @@ class Networks:
     _spawner: Spawner
     _bridges: Bridges
     _links: Netlink
-    _endings: Netlink
+    _occupancy: Occupancy
     _chooser: Chooser
     _places: dict[str, _Place] = attrs.field(factory=dict)
-    _taken: dict[int, set[IPv4Address]] = attrs.field(factory=dict)
     _turns: dict[str, tuple[trio.Lock, list[None]]] = attrs.field(factory=dict)
-    _ending: dict[str, tuple[int, IPv4Address]] = attrs.field(factory=dict)
-    _ended: trio.Event = attrs.field(factory=trio.Event)
     _last_link: int = 0
 
     async def attach(
@@ -190,7 +187,7 @@ class Networks:
     def endpoint(self, container_id: str) -> Endpoint | None:
         """Where a container is seated; None when it is not."""
         place = self._places.get(container_id)
-        return None if place is None or not place.recorded else self._endpoint(place.seat)
+        return None if place is None or not place.whole else self._endpoint(place.seat)
 
     def pin(self, container_id: str) -> Path:
         """Where a container's network namespace is pinned."""
@@ -208,7 +205,7 @@ class Networks:
         return f"{self._link_prefix}{number:x}"
 
     def _seats(self) -> tuple[Seat, ...]:
-        return tuple(place.seat for place in self._places.values() if place.recorded)
+        return tuple(place.seat for place in self._places.values() if place.whole)
 
     @asynccontextmanager
     async def _turn(self, container_id: str) -> AsyncIterator[None]:
@@ -240,25 +237,26 @@ class Networks:
             if network is not None:
                 await self._wire(place.seat, *network)
                 await self._bridges.publish(place.seat.publications)
-            await self._database.write(lambda connection: self._record(connection, place.seat))
+            place.recorded = True
+            made = place.seat
+            await self._database.write(lambda connection: self._record(connection, made))
         except BaseException:
             with finish_within(UNDO_SECONDS):
                 await self._leave(place)
             raise
-        place.recorded = place.whole = True
+        place.whole = True
         return place
 
     def _reserve(self, seat: Seat, network: Network, ports: Sequence[PortRequest]) -> _Place:
         """An address, a link's number and the ports: all that can be short, before anything is made."""
-        taken = self._taken.setdefault(network.number, set())
-        address = free_address(network.subnet, taken)
+        address = self._occupancy.free(network)
         if address is None:
             raise ResourceExhausted(
                 f"cannot connect {seat.container_name}: all addresses of {network.subnet} are in use",
                 "remove containers, or have an administrator set network.subnet_prefix_length",
             )
         holds = hold_all(ports, self._chooser, self._taken_by(seat.owner))
-        taken.add(address)
+        self._occupancy.take(network.number, address)
         seat = attrs.evolve(
             seat,
             network=network.number,
@@ -285,7 +283,8 @@ class Networks:
         used = {place.seat.link for place in self._places.values()}
         while True:
             self._last_link = self._last_link % _LINKS_MAX + 1
-            if self._last_link not in used and self._link_name(self._last_link) not in self._ending:
+            name = self._link_name(self._last_link)
+            if self._last_link not in used and not self._occupancy.is_ending(name):
                 return self._last_link
 
     async def _wire(self, seat: Seat, network: Network, there: Raised) -> None:
@@ -314,30 +313,12 @@ class Networks:
         if seat.mode is not Mode.HOST:
             await self._unpin(self.pin(seat.container_id))
         if seat.link is not None and seat.network is not None and seat.address is not None:
-            self._ending[self._link_name(seat.link)] = (seat.network, seat.address)
-            self._ended.set()
+            self._occupancy.ends(self._link_name(seat.link), seat.network, seat.address)
             place.seat = attrs.evolve(seat, link=None)
 
     async def _unpin(self, pin: Path) -> None:
         await mounts.unmount(self._spawner, pin)
         await in_thread(lambda: pin.unlink(missing_ok=True))
-
-    async def end_links(self) -> None:
-        """Delete the links of those who have gone, many at once, and free their addresses; until cancelled."""
-        while True:
-            await self._ended.wait()
-            self._ended = trio.Event()
-            try:
-                await self._end_links_now()
-            except NetlinkRefused as error:
-                log.warning("%s; its address stays taken", error)
-
-    async def _end_links_now(self) -> None:
-        ending = dict(self._ending)
-        await self._endings.batch([netlink.delete(name) for name in ending])
-        for name, (network, address) in ending.items():
-            del self._ending[name]
-            self._taken.get(network, set()).discard(address)
 
     async def watch_filter(self) -> None:
         """Mend our table, and our rules in dockerd's chain, when somebody has changed the packet filter; until cancelled."""
@@ -361,7 +342,7 @@ class Networks:
         for seat in seats:
             self._places[seat.container_id] = _Place(seat, recorded=True, whole=True)
             if seat.network is not None and seat.address is not None:
-                self._taken.setdefault(seat.network, set()).add(seat.address)
+                self._occupancy.take(seat.network, seat.address)
         self._last_link = max((seat.link or 0 for seat in seats), default=0)
 
     async def close(self) -> None:
@@ -369,7 +350,7 @@ class Networks:
         for place in self._places.values():
             for held in place.holds:
                 held.release()
-        await self._end_links_now()
+        await self._occupancy.end_now()
         if not self._places:
             await self._bridges.leave_nothing()
 
@@ -388,11 +369,9 @@ class Networks:
         networks = self._bridges.networks.values()
         bridges = {self._bridges.link_name(one) for one in networks if one.number in seated}
         prefixes = (self._link_prefix, self._bridges.prefix)
-        there = [
-            link.name for link in await self._endings.links() if link.name.startswith(prefixes)
-        ]
+        there = [link.name for link in await self._links.links() if link.name.startswith(prefixes)]
         strangers = [name for name in there if name not in links | bridges]
-        await self._endings.batch([netlink.delete(name) for name in strangers])
+        await self._links.batch([netlink.delete(name) for name in strangers])
 
     async def _hold_again(self, place: _Place) -> None:
         """The ports are ours again; those that are not any more are struck from the record."""
@@ -449,8 +428,8 @@ class Networks:
         self._tell(connection, data, seat)
 
     def _forget(self, connection: sqlite3.Connection, seat: Seat) -> None:
-        endpoints.remove_seat(connection, seat.container_id)
-        self._tell(connection, NetworkDisconnect(container=seat.container_id), seat)
+        if endpoints.remove_seat(connection, seat.container_id):
+            self._tell(connection, NetworkDisconnect(container=seat.container_id), seat)
 
     def _tell(
         self, connection: sqlite3.Connection, data: NetworkConnect | NetworkDisconnect, seat: Seat
@@ -501,14 +480,15 @@ async def open_networks(
                     upstream=Upstream(),
                     nursery=nursery,
                 )
+                occupancy = Occupancy(endings)
                 chooser = Chooser(settings.ephemeral_first, settings.ephemeral_last)
                 networks = Networks(
-                    config, database, events, spawner, bridges, links, endings, chooser
+                    config, database, events, spawner, bridges, links, occupancy, chooser
                 )
                 pins = config.run_root / "ns" / "net"
                 await in_thread(lambda: pins.mkdir(mode=0o700, parents=True, exist_ok=True))
                 await networks.load()
-                nursery.start_soon(networks.end_links)
+                nursery.start_soon(occupancy.run)
                 nursery.start_soon(networks.watch_filter)
                 try:
                     yield networks

@@ -39,7 +39,7 @@ import socket, sys
 server = socket.create_server(("0.0.0.0", int(sys.argv[1])))
 while True:
     sock, peer = server.accept()
-    sock.sendall(sys.argv[2].encode())
+    sock.sendall(sys.argv[2].format(peer=peer[0]).encode())
     sock.close()
 """
 ASK = """
@@ -82,8 +82,13 @@ class World:
             await self.serve(endpoint, 80, name)
         return endpoint
 
-    async def serve(self, endpoint: Endpoint | None, port: int, says: str) -> None:
-        """A server in the container (None: on the host) that says one thing; ends with the test."""
+    async def serve(
+        self, endpoint: Endpoint | None, port: int, says: str, at: str = "127.0.0.1"
+    ) -> None:
+        """A server in the container (None: on the host) that says one thing; ends with the test.
+
+        ``{peer}`` in it is the asker's address; ``at`` is one that the server has.
+        """
         command = Command((*PYTHON, SERVE, str(port), says), dies_with_daemon=True)
 
         async def run(task_status: trio.TaskStatus[None]) -> None:
@@ -97,7 +102,7 @@ class World:
 
         await self.nursery.start(run)
         for _ in range(100):
-            if await self.ask(endpoint, "127.0.0.1", port) == says:
+            if await self.ask(endpoint, at, port) == says.format(peer=at):
                 return
             await trio.sleep(0.02)
         pytest.fail("the server does not start")
@@ -195,6 +200,7 @@ async def test_owners_do_not_reach_each_other_and_siblings_do(world: World) -> N
     ben = await world.seat("c", BEN, serves=False)
     assert await world.ask(sibling, ann.address, 80) == "a"
     assert await world.ask(ben, ann.address, 80) == ""
+    assert await world.sh(None, f"ip -6 -o addr show dev bh{world.config.instance_tag}-1") == ""
     # Nor do they reach each other's gateway, and what the host serves there.
     port = free_port()
     await world.serve(None, port, "host")
@@ -259,9 +265,9 @@ async def neighbour_on_the_wire(world: World) -> AsyncIterator[Endpoint]:
     try:
         await world.sh(
             outside,
-            "ip addr add 198.18.0.2/30 dev wire; ip link set wire up; ip addr flush dev lo;"
-            "echo 1 > /proc/sys/net/ipv4/conf/wire/route_localnet;"
-            "ip route add default via 198.18.0.1; ip route add 127.0.0.0/8 via 198.18.0.1 dev wire",
+            "ip addr add 198.18.0.2/30 dev wire; ip link set wire up; echo 1 > /proc/sys/net/ipv4/conf/wire/route_localnet;"
+            "ip addr flush dev lo; ip route add default via 198.18.0.1;"
+            "ip route add 127.0.0.0/8 via 198.18.0.1 dev wire",
         )
         yield outside
     finally:
@@ -279,6 +285,8 @@ async def test_a_neighbour_reaches_what_is_published_to_all_and_nothing_else(wor
         assert await world.ask(outside, ann.address, 80) == ""
         assert await world.ask(outside, "198.18.0.1", port) == ""
         assert await world.ask(outside, "127.0.0.1", port) == ""
+        await world.serve(outside, 80, "{peer}", "198.18.0.2")
+        assert await world.ask(ann, "198.18.0.2", 80) == "198.18.0.1"  # the host's, not ours
     assert await world.ask(None, "127.0.0.1", port) == "a"
     assert await world.ask(None, world.host, port) == ""
 
@@ -372,7 +380,7 @@ async def test_the_table_comes_back_when_somebody_flushes_it(world: World) -> No
     assert await world.ask(ben, ann.address, 80) in {"a", ""}  # open until it is noticed
     async with open_nftables() as nft:
         with trio.fail_after(3):
-            while not await nft.has_table("inet", world.config.instance):  # noqa: ASYNC110  # the kernel's doing
+            while not await nft.has_table("inet", world.config.instance):  # the kernel's doing
                 await trio.sleep(0.05)
     assert await world.ask(ben, ann.address, 80) == ""
 
