@@ -77,6 +77,8 @@ from protocol.host_events import (
 )
 
 __all__ = [
+    "EVENT_TYPES",
+    "SPEC_VERSION",
     "AccessRefuse",
     "Actor",
     "AdmissionWait",
@@ -107,7 +109,6 @@ __all__ = [
     "ContainerUpdate",
     "DaemonStart",
     "DaemonStop",
-    "EVENT_TYPES",
     "Event",
     "EventData",
     "ExecCreate",
@@ -131,7 +132,6 @@ __all__ = [
     "NetworkDisconnect",
     "NetworkPrune",
     "OwnerAllot",
-    "SPEC_VERSION",
     "StepDone",
     "StepStart",
     "UnknownEvent",

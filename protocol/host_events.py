@@ -6,7 +6,6 @@ import attrs
 
 from protocol.event_data import EventData
 
-
 # --- images; the subject is the image's id --------------------------------------------------------------------------
 
 
