@@ -11,6 +11,7 @@ from supervisor.clock import rfc3339
 API_VERSION = (1, 41)
 API_VERSION_MIN = (1, 22)
 LOG_DRIVERS = ("json-file", "local", "none")
+GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 REGISTRY = "https://index.docker.io/v1/"
 
 
@@ -24,7 +25,7 @@ def version(facts: HostFacts) -> JsonObject:
     details = {
         "ApiVersion": dotted(API_VERSION),
         "MinAPIVersion": dotted(API_VERSION_MIN),
-        "Arch": facts.architecture,
+        "Arch": GO_ARCHITECTURES.get(facts.architecture, facts.architecture),
         "Os": "linux",
         "KernelVersion": facts.kernel,
         "BuildTime": rfc3339(0),
