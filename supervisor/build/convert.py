@@ -281,4 +281,6 @@ def _step(
     conversion: Conversion, stage: Stage, each: Instruction, made: str | None, before: str
 ) -> None:
     name = each.text.value
-    conversion.steps.append(Step(len(conversion.steps) + 1, name, stage.title, made, before))
+    conversion.steps.append(
+        Step(len(conversion.steps) + 1, name, stage.title, stage.index, made, before)
+    )

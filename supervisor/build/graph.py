@@ -123,6 +123,7 @@ class Step:
     index: int
     name: str
     stage: str
+    stage_index: int
     vertex: str | None
     stands_on: str
 

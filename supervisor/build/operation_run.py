@@ -1,0 +1,274 @@
+"""RUN: a command in a snapshot of the image so far, with the owner's ids, network and cgroup.
+
+The runtime is run directly and dies with the daemon; a step is no container and shows in no list. Whatever ends it, its
+cgroup is emptied first, and then nothing of it is left: no process, mount, link, cgroup or directory.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import orjson
+import trio
+
+from supervisor.access.owners import Owner
+from supervisor.access.requests import Resources
+from supervisor.build.flights import Flight
+from supervisor.build.graph import Run
+from supervisor.build.instructions import SCRIPT_PATH
+from supervisor.build.operation_file import bound_times
+from supervisor.errors import InvalidArgument, Unavailable
+from supervisor.linux import mounts
+from supervisor.linux.spawner import Command
+from supervisor.network.networks import Endpoint
+from supervisor.runtime import files
+from supervisor.runtime.assembly import container_user, make_working_directory
+from supervisor.runtime.cgroup_tree import BUILD_WEIGHT, build_group, limits_of
+from supervisor.runtime.oci_runtime import ENVIRONMENT
+from supervisor.runtime.parts import Parts, own_directory
+from supervisor.runtime.passwd import ContainerUser
+from supervisor.runtime.seccomp import runtime_seccomp
+from supervisor.runtime.spec import (
+    DEFAULT_CAPABILITIES,
+    ProcessInputs,
+    SpecInputs,
+    SpecMount,
+    build_spec,
+    default_environment,
+)
+from supervisor.tasks import finish_within, in_thread
+
+CLEANUP_SECONDS = 60.0
+OUTPUT_BYTES = 65_536
+LAST_OUTPUT_SECONDS = 1.0
+HOSTNAME_CHARACTERS = 12
+KILLED = 128
+
+
+class StepFailed(InvalidArgument):
+    """A command ended badly; ``code`` is how, as a shell has it."""
+
+    def __init__(self, message: str, code: int, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.code = code
+
+
+@attrs.frozen
+class RunWork:
+    """A RUN to be carried out.
+
+    Attributes:
+        op: What it says.
+        hidden_env: Added to the environment, and part of nothing else.
+        layers: What it works on, bottom first.
+        owner: Whose step it is.
+        resources: Limits the caller set.
+        extra_hosts: For ``/etc/hosts``.
+        shm_bytes: Size of ``/dev/shm``; 0 for the default.
+    """
+
+    op: Run
+    hidden_env: tuple[str, ...]
+    layers: tuple[str, ...]
+    owner: Owner
+    resources: Resources
+    extra_hosts: tuple[str, ...] = ()
+    shm_bytes: int = 0
+
+
+@attrs.frozen
+class _Place:
+    """Where a step runs."""
+
+    step_id: str
+    bundle: Path
+    group: str
+    rootfs: Path
+    endpoint: Endpoint
+    user_pin: Path | None
+
+
+async def run(parts: Parts, work: RunWork, flight: Flight) -> str:
+    """Carry out a RUN; the id of the layer it makes. Its output goes to the flight's log.
+
+    Raises:
+        StepFailed: The command ended with another code than 0.
+        BakehouseError: It could not be started.
+    """
+    what = f"step {flight.step_id[:HOSTNAME_CHARACTERS]} of a build"
+    async with parts.monitor.ticket(work.owner.uid, what, lasting=True):
+        async with _place(parts, work, flight.step_id) as place:
+            await _write_bundle(parts, work, place)
+            flight.running.set()
+            code = await _command(parts, place, flight)
+            oom = bool(await parts.tree.oom_kills(place.group)) if code else False
+        # What still ran is dead now, and the snapshot is still there.
+        try:
+            if code:
+                raise _failed(work.op, code, oom=oom)
+            if work.op.epoch is not None:
+                await bound_times(parts, flight.step_id, work.op.epoch)
+            return (await parts.store.snapshots.commit(flight.step_id)).id
+        finally:
+            with finish_within(CLEANUP_SECONDS):
+                await parts.store.snapshots.remove(flight.step_id)
+
+
+def _failed(op: Run, code: int, *, oom: bool) -> StepFailed:
+    code = KILLED - code if code < 0 else code
+    words = op.args if op.script is None else (op.script.partition("\n")[0],)
+    message = f"The command '{' '.join(words)}' returned a non-zero code: {code}"
+    return StepFailed(message, code, "it was ended for want of memory" if oom else "")
+
+
+@asynccontextmanager
+async def _place(parts: Parts, work: RunWork, step_id: str) -> AsyncIterator[_Place]:
+    """All a step stands on; at the end only its snapshot is left, or on failure nothing."""
+    owner = work.owner
+    bundle = parts.run_root / "builds" / f"u{owner.uid}" / step_id
+    group = build_group(owner.uid, step_id)
+    done = False
+    try:
+        user_pin = await parts.user_namespace(owner)
+        limits = limits_of(work.resources, parts.config.runtime.pids_max)
+        rootfs = (
+            await parts.store.snapshots.prepare(step_id, work.layers, owner, kept=False)
+        ).rootfs
+        await parts.tree.create(
+            owner.uid, group, attrs.evolve(limits, cpu_weight=limits.cpu_weight or BUILD_WEIGHT)
+        )
+        endpoint = await parts.networks.attach(
+            step_id, step_id[:HOSTNAME_CHARACTERS], owner, work.op.network, (), user_pin
+        )
+        await own_directory(bundle.parent, owner)
+        yield _Place(step_id, bundle, group, rootfs, endpoint, user_pin)
+        done = True
+    finally:
+        with finish_within(CLEANUP_SECONDS):
+            await parts.tree.clear(group)
+            await parts.runtime.delete(parts.spawner, step_id)
+            await parts.networks.detach(step_id)
+            if not done:
+                await parts.store.snapshots.remove(step_id)
+            await in_thread(lambda: shutil.rmtree(bundle, ignore_errors=True))
+
+
+async def _write_bundle(parts: Parts, work: RunWork, place: _Place) -> None:
+    root = await mounts.open_in_mounts(parts.spawner, place.rootfs)
+    try:
+        user = await in_thread(lambda: container_user(root, work.op.user, work.owner))
+        await in_thread(
+            lambda: make_working_directory(root, work.op.working_dir, work.owner.id_map)
+        )
+    finally:
+        os.close(root)
+    shown = await in_thread(lambda: _files(work, place))
+    config = orjson.dumps(_spec(parts, work, place, user, shown))
+    await in_thread(lambda: (place.bundle / "config.json").write_bytes(config))
+
+
+def _files(work: RunWork, place: _Place) -> tuple[SpecMount, ...]:
+    """``/etc/hosts``, ``hostname``, ``resolv.conf``, and the script of a here-document."""
+    place.bundle.mkdir(mode=0o711)
+    place.bundle.chmod(0o711)
+    endpoint, hostname = place.endpoint, place.step_id[:HOSTNAME_CHARACTERS]
+    texts = {
+        "/etc/hostname": f"{hostname}\n",
+        "/etc/hosts": files.hosts(hostname, endpoint.address, work.extra_hosts),
+        "/etc/resolv.conf": files.resolv_conf(
+            endpoint.resolvers, endpoint.search, endpoint.resolver_options
+        ),
+    }
+    shown = [
+        _file(work, place, Path(target).name, target, text, 0o644) for target, text in texts.items()
+    ]
+    if work.op.script is not None:
+        shown.append(_file(work, place, "script", SCRIPT_PATH, work.op.script, 0o755))
+    return tuple(shown)
+
+
+def _file(  # a file has that many parts
+    work: RunWork, place: _Place, name: str, target: str, text: str, mode: int
+) -> SpecMount:
+    path = place.bundle / name
+    path.write_text(text, errors="surrogateescape")
+    path.chmod(mode)
+    os.chown(path, work.owner.id_map.uid_outside(0), work.owner.id_map.gid_outside(0))
+    return SpecMount(target, str(path), "bind", ("rbind", "rw"))
+
+
+def _spec(
+    parts: Parts, work: RunWork, place: _Place, user: ContainerUser, shown: tuple[SpecMount, ...]
+) -> dict[str, object]:
+    op, owner = work.op, work.owner
+    confined = owner.remapped or parts.runtime.places or parts.tree.confines_devices
+    capabilities = tuple(each for each in DEFAULT_CAPABILITIES if confined or each != "CAP_MKNOD")
+    hostname = place.step_id[:HOSTNAME_CHARACTERS]
+    process = ProcessInputs(
+        args=op.args,
+        env=default_environment((*work.hidden_env, *op.env), hostname, user.home, terminal=False),
+        cwd=op.working_dir,
+        user=user,
+        capabilities=capabilities,
+    )
+    return build_spec(
+        SpecInputs(
+            process=process,
+            rootfs=place.rootfs,
+            id_map=owner.id_map,
+            hostname=hostname,
+            user_namespace=place.user_pin,
+            network_namespace=place.endpoint.netns_pin,
+            cgroups_path=parts.tree.cgroups.runtime_path(place.group)
+            if parts.runtime.places
+            else None,
+            cgroup_mount=parts.tree.cgroups.kind == "v2",
+            mounts=shown,
+            shm_bytes=work.shm_bytes or parts.config.runtime.shm_bytes,
+            seccomp=runtime_seccomp(parts.profile, frozenset(capabilities)),
+        )
+    )
+
+
+async def _command(parts: Parts, place: _Place, flight: Flight) -> int:
+    """Run the command to its end; its exit code."""
+    entries = await in_thread(lambda: parts.tree.cgroups.entry_fds(place.group))
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    try:
+        command = Command(
+            parts.runtime.command("run", "--bundle", str(place.bundle), place.step_id),
+            env=ENVIRONMENT,
+            stdout=write_end,
+            stderr=write_end,
+            cgroup_fds=tuple(entries),
+            dies_with_daemon=True,
+        )
+        try:
+            process = await parts.spawner.spawn(command)
+        except OSError as error:
+            os.close(read_end)
+            msg = f"cannot run the step: {error.strerror}"
+            raise Unavailable(msg) from error
+    finally:
+        os.close(write_end)
+        for entry in entries:
+            os.close(entry)
+    async with trio.lowlevel.FdStream(read_end) as output, process, trio.open_nursery() as nursery:
+        read = trio.Event()
+        nursery.start_soon(_read, output, flight, read)
+        code = await process.wait()
+        with trio.move_on_after(LAST_OUTPUT_SECONDS):
+            await read.wait()
+        nursery.cancel_scope.cancel()
+    return code
+
+
+async def _read(output: trio.lowlevel.FdStream, flight: Flight, read: trio.Event) -> None:
+    async for piece in output:
+        flight.log.write(bytes(piece))
+    read.set()

@@ -1,0 +1,123 @@
+"""What a build tells the one who waits for it, and how Docker's classic builder words it.
+
+The values go to a callback in order; :class:`ClassicText` turns each into the text of the classic stream. Steps of
+independent stages run at once: where output goes over to another step, that step's line is said again.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import attrs
+
+SHORT_ID_CHARACTERS = 12
+
+
+@attrs.frozen
+class StepStarted:
+    """A step begins, or is over at once because it is cached. ``index`` counts from 1."""
+
+    index: int
+    total: int
+    name: str
+    stage: str = ""
+    cached: bool = False
+
+
+@attrs.frozen
+class StepRunning:
+    """A step's command is being run, under this id."""
+
+    index: int
+    step_id: str
+
+
+@attrs.frozen
+class StepOutput:
+    """What a step's command wrote, standard output and error as they came."""
+
+    index: int
+    data: bytes
+
+
+@attrs.frozen
+class StepDone:
+    """A step is over, well or (``error``) not."""
+
+    index: int
+    seconds: float = 0.0
+    cached: bool = False
+    error: str = ""
+
+
+@attrs.frozen
+class BuildWarning:
+    """Something unwise in the recipe or the request."""
+
+    message: str
+
+
+@attrs.frozen
+class ImageBuilt:
+    """The image is there; ``image`` is its id, ``sha256:…``."""
+
+    image: str
+
+
+@attrs.frozen
+class Tagged:
+    """The image has this name, in the familiar form."""
+
+    reference: str
+
+
+OfTheWhole = BuildWarning | ImageBuilt | Tagged
+Progress = StepStarted | StepRunning | StepOutput | StepDone | OfTheWhole
+
+
+@attrs.define
+class ClassicText:
+    """The words of the classic builder; remembers which step spoke last."""
+
+    _speaking: int = 0
+    _lines: dict[int, str] = attrs.field(factory=dict)
+
+    def render(self, progress: Progress) -> str:
+        """The text of one value; empty where the classic builder says nothing."""
+        match progress:
+            case StepStarted():
+                line = f"Step {progress.index}/{progress.total} : {progress.name.splitlines()[0]}\n"
+                self._speaking = progress.index
+                self._lines[progress.index] = line
+                return line + (" ---> Using cache\n" if progress.cached else "")
+            case StepRunning():
+                return (
+                    self._turn(progress.index)
+                    + f" ---> Running in {progress.step_id[:SHORT_ID_CHARACTERS]}\n"
+                )
+            case StepOutput():
+                return self._turn(progress.index) + progress.data.decode(errors="replace")
+            case StepDone():
+                self._lines.pop(progress.index, None)
+                return ""
+            case _:
+                return _of_the_whole(progress)
+
+    def _turn(self, index: int) -> str:
+        """The step's line again, when another has spoken meanwhile."""
+        if self._speaking == index:
+            return ""
+        self._speaking = index
+        return self._lines.get(index, "")
+
+
+def _of_the_whole(progress: OfTheWhole) -> str:
+    match progress:
+        case BuildWarning():
+            return f"[Warning] {progress.message}\n"
+        case ImageBuilt():
+            return f"Successfully built {progress.image.removeprefix('sha256:')[:SHORT_ID_CHARACTERS]}\n"
+        case Tagged():
+            return f"Successfully tagged {progress.reference}\n"
+        case _:
+            assert_never(progress)

@@ -1,0 +1,80 @@
+"""A step's output: written by the one that runs it, read by every build that waits for it, bounded, on disk.
+
+A reader who is slow holds nothing up: it has a position, not a queue. What exceeds the bound is dropped, and said so.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import trio
+
+READ_BYTES = 65_536
+
+
+class StepLog:
+    """One log, in a file that has no name: it is gone when the last reader closes it."""
+
+    def __init__(self, directory: Path, bytes_max: int) -> None:
+        self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115  # closed by the last user
+        self._bytes_max = bytes_max
+        self._size = 0
+        self._full = False
+        self._ended = False
+        self._users = 1
+        self._grown = trio.Event()
+
+    def write(self, data: bytes) -> None:
+        """Add output. Goes to the page cache, and does not wait."""
+        if self._full:
+            return
+        if self._size + len(data) > self._bytes_max:
+            data = (
+                data[: self._bytes_max - self._size]
+                + b"\n[further output of this step is not kept]\n"
+            )
+            self._full = True
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(self._file.fileno(), view, self._size)
+            self._size += written
+            view = view[written:]
+        self._wake()
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self._ended = True
+        self._wake()
+        self._release()
+
+    async def read(self) -> AsyncIterator[bytes]:
+        """All of it from the beginning, until its end."""
+        if self._file.closed:
+            return
+        self._users += 1
+        position = 0
+        try:
+            while True:
+                while position < self._size:
+                    piece = os.pread(
+                        self._file.fileno(), min(READ_BYTES, self._size - position), position
+                    )
+                    position += len(piece)
+                    yield piece
+                if self._ended:
+                    return
+                await self._grown.wait()
+        finally:
+            self._release()
+
+    def _wake(self) -> None:
+        self._grown.set()
+        self._grown = trio.Event()
+
+    def _release(self) -> None:
+        self._users -= 1
+        if not self._users:
+            self._file.close()
