@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -36,7 +36,22 @@ def main(words: Sequence[str] | None = None) -> int:
     except BakehouseError as error:
         sys.stderr.write(f"bakehoused: {error.text()}\n")
         return 1
+    except ExceptionGroup as group:
+        # Services hold nurseries, and what fails while they are opened arrives in their wrapping.
+        if group.split(BakehouseError)[1] is not None:
+            raise
+        for one in _leaves(group):
+            sys.stderr.write(f"bakehoused: {one.text()}\n")
+        return 1
     return 0
+
+
+def _leaves(group: ExceptionGroup[Exception]) -> Iterator[BakehouseError]:
+    for error in group.exceptions:
+        if isinstance(error, ExceptionGroup):
+            yield from _leaves(error)
+        elif isinstance(error, BakehouseError):
+            yield error
 
 
 def read_settings(words: Sequence[str] | None) -> settings.Config:

@@ -222,8 +222,8 @@ def _identity_files(
         "/etc/hosts": files.hosts(record.hostname, endpoint.address, record.request.extra_hosts),
         "/etc/resolv.conf": files.resolv_conf(
             record.request.dns or endpoint.resolvers,
-            record.request.dns_search,
-            record.request.dns_options,
+            record.request.dns_search or endpoint.search,
+            record.request.dns_options or endpoint.resolver_options,
         ),
     }
     shown = []

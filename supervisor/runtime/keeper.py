@@ -353,6 +353,7 @@ class Keeper:
                 renamed, self.state, [ContainerRename(old_name=old, new_name=name)]
             )
             self.record = renamed
+        await self.parts.networks.rename(self.record.id, name)
 
     async def remove(self, *, force: bool, volumes: bool) -> None:
         """It is gone, with all it held; its anonymous volumes too where ``volumes`` says so.
