@@ -69,9 +69,14 @@ class Member:
 
 @attrs.define(eq=False)
 class Reader:
-    """Reads members one after the other from ``read``, which gives up to n bytes, none at the end."""
+    """Reads members one after the other from ``source``, which gives up to n bytes, none at the end.
 
-    _read: Callable[[int], bytes]
+    Attributes:
+        position: How many bytes were read: after :meth:`next`, where the member's content begins.
+    """
+
+    _source: Callable[[int], bytes]
+    position: int = 0
     _left: int = 0
     _padding: int = 0
 
@@ -144,6 +149,11 @@ class Reader:
         if stored != sum(block[:148]) + sum(block[156:]) + sum(_BLANK_CHECKSUM):
             raise _wrong("a header's checksum is wrong")
         return block
+
+    def _read(self, size: int) -> bytes:
+        data = self._source(size)
+        self.position += len(data)
+        return data
 
     def _exactly(self, size: int) -> bytes:
         data = b""

@@ -166,6 +166,22 @@ def decompressed(source: io.BufferedReader[SpanReader]) -> BinaryIO | io.Buffere
             return source
 
 
+def pieces(span: Span) -> Iterator[bytes]:
+    """What ``span`` holds, decompressed, in pieces of at most :data:`READ_BYTES`.
+
+    Raises:
+        InvalidArgument: It is damaged.
+    """
+    buffered = io.BufferedReader(SpanReader(span), READ_BYTES)
+    stream = decompressed(buffered)
+    while True:
+        with damage_told():
+            piece = stream.read(READ_BYTES)
+        if not piece:
+            return
+        yield piece
+
+
 _MAGIC = (
     (b"\x1f\x8b", "gzip"),
     (b"\x28\xb5\x2f\xfd", "zstd"),

@@ -1,6 +1,6 @@
 """Blobs by their digest: the tars that layers came as, kept so that they go out again as they were.
 
-Rules: a blob is written beside its place, brought to disk, checked, and only then renamed to it; what a crash left
+Rules: a blob is written beside its place, brought to disk, and only then renamed to it; what a crash left
 half written is removed at the next start. Nobody reaches a blob by its digest from outside: see
 :mod:`supervisor.store.images`. Everything here blocks: call it in a thread.
 """
@@ -16,7 +16,6 @@ from pathlib import Path
 
 import attrs
 
-from supervisor.errors import InvalidArgument
 from supervisor.oci import digest as digests
 from supervisor.store import trees
 
@@ -44,18 +43,22 @@ class BlobWriter:
         while left:
             left = left[os.write(self._descriptor, left) :]
 
-    def commit(self, expected: str = "") -> str:
+    def sync(self) -> None:
+        """Bring to disk what was written so far, so that :meth:`commit` is quick.
+
+        Raises:
+            OSError: The disk is full or broken.
+        """
+        os.fsync(self._descriptor)
+
+    def commit(self) -> str:
         """Bring it to disk and to its place; its digest. To have the same blob already is success.
 
         Raises:
-            InvalidArgument: Its digest is not the ``expected`` one.
             OSError: The disk is full or broken.
         """
         digest = f"{digests.ALGORITHM}:{self._hash.hexdigest()}"
-        if expected and digest != expected:
-            message = f"cannot keep the content {expected}: its digest is {digest}"
-            raise InvalidArgument(message)
-        os.fsync(self._descriptor)
+        self.sync()
         self._path.rename(self._content.path(digest))
         return digest
 

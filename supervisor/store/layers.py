@@ -28,7 +28,7 @@ from supervisor import clock
 from supervisor.database.database import Database
 from supervisor.errors import Internal, NotFound
 from supervisor.store import packing, trees
-from supervisor.store.content import Content
+from supervisor.store.content import BlobWriter, Content
 from supervisor.store.packing import Packed
 from supervisor.store.trash import Trash
 from supervisor.tasks import DIGEST, finish_within, in_thread
@@ -99,12 +99,21 @@ class Layers:
         place.mkdir(mode=0o755)
         return place
 
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[Path]:
+        """:meth:`new_place` for as long as the block runs; what was not adopted then goes."""
+        place = await in_thread(self.new_place)
+        try:
+            yield place
+        finally:
+            self._trash.take(place)
+
     async def adopt(
         self,
         directory: Path,
         *,
         packed: Packed | None = None,
-        blob: str | None = None,
+        keep: BlobWriter | None = None,
         also: WorkInUnit | None = None,
     ) -> Layer:
         """Make a layer of ``directory``, which must be below the store's root and not be mounted.
@@ -114,7 +123,7 @@ class Layers:
         Args:
             directory: What becomes the layer, by renaming it.
             packed: What is known of its tar.
-            blob: Of the tar it came as, if that was kept.
+            keep: Has taken the tar it came as; committed here.
             also: Done with the layer's id in the same unit as its row is written.
 
         Raises:
@@ -122,30 +131,40 @@ class Layers:
         """
         made: list[Layer] = []
         with finish_within(ADOPT_SECONDS):
-            made.append(await self._adopt(directory, also, packed, blob))
+            made.append(await self._adopt(directory, also, packed, keep))
         if made:
             return made[0]
         message = f"cannot keep a layer: its record was not written within {ADOPT_SECONDS} seconds"
         raise Internal(message)
 
     async def _adopt(
-        self, directory: Path, also: WorkInUnit | None, packed: Packed | None, blob: str | None
+        self,
+        directory: Path,
+        also: WorkInUnit | None,
+        packed: Packed | None,
+        keep: BlobWriter | None,
     ) -> Layer:
         layer_id = secrets.token_hex(ID_BYTES)
         size = await in_thread(lambda: _take(directory, self.path(layer_id)))
-        diff_id, tar_bytes = (packed.diff_id, packed.tar_bytes) if packed else (None, None)
-        layer = Layer(layer_id, diff_id, tar_bytes, blob, size)
+        self._fresh.add(layer_id)
+        if keep is None:
+            return await self._insert(Layer(layer_id, *_known(packed), None, size), also)
+        async with (
+            self._changing
+        ):  # else the blob could be collected with the last other layer that came as it
+            blob = await in_thread(keep.commit)
+            return await self._insert(Layer(layer_id, *_known(packed), blob, size), also)
 
+    async def _insert(self, layer: Layer, also: WorkInUnit | None) -> Layer:
         def insert(connection: sqlite3.Connection) -> None:
             connection.execute(
                 "INSERT INTO layers (id, diff_id, tar_bytes, blob, bytes, created_ns)"
                 " VALUES (?, ?, ?, ?, ?, ?)",
-                (layer.id, diff_id, tar_bytes, blob, size, clock.now_ns()),
+                (*attrs.astuple(layer), clock.now_ns()),
             )
             if also is not None:
-                also(connection, layer_id)
+                also(connection, layer.id)
 
-        self._fresh.add(layer_id)
         await self._database.write(insert)
         return layer
 
@@ -283,6 +302,10 @@ class Layers:
             self._trash.take(self.path(layer.id))
             if layer.blob:
                 self.content.remove(layer.blob)
+
+
+def _known(packed: Packed | None) -> tuple[str | None, int | None]:
+    return (packed.diff_id, packed.tar_bytes) if packed else (None, None)
 
 
 def _told(connection: sqlite3.Connection, layer_id: str, packed: Packed) -> None:

@@ -19,8 +19,13 @@ from supervisor.linux.spawner import Spawner
 from supervisor.store.content import Content
 from supervisor.store.images import Images
 from supervisor.store.layers import Layers
+from supervisor.store.saving import Saving
+from supervisor.store.scan import Bounds
 from supervisor.store.snapshots import Snapshots
+from supervisor.store.spool import Spool
+from supervisor.store.transfer import Transfer
 from supervisor.store.trash import Trash
+from supervisor.store.unpack import Unpacker
 from supervisor.store.views import Views
 from supervisor.store.volumes import Volumes
 from supervisor.tasks import in_thread
@@ -35,6 +40,8 @@ class Store:
     snapshots: Snapshots
     images: Images
     volumes: Volumes
+    transfer: Transfer
+    saving: Saving
 
 
 @asynccontextmanager
@@ -55,9 +62,12 @@ async def open_store(
     images = Images(database, events, layers)
     await snapshots.open()
     volumes = Volumes(database, events, spawner, views, trash)
+    bounds = Bounds(config.store.layer_bytes_max, config.store.layer_entries_max)
+    spool = Spool(config.data_root, config.store.layer_bytes_max)
+    transfer = Transfer(images, layers, spool, Unpacker(spawner, bounds), config.store)
     await layers.open()
     await volumes.open()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trash.empty_for_ever)
-        yield Store(content, layers, snapshots, images, volumes)
+        yield Store(content, layers, snapshots, images, volumes, transfer, Saving(images, layers))
         nursery.cancel_scope.cancel()

@@ -11,8 +11,7 @@ import fcntl
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -26,7 +25,7 @@ from supervisor.linux.spawner_wire import Message
 from supervisor.oci import tar
 from supervisor.store import compression, trees
 from supervisor.store.compression import HashedReader, Span, SpanReader
-from supervisor.store.content import BlobWriter, Content
+from supervisor.store.content import BlobWriter
 from supervisor.store.scan import Bounds, Scan
 from supervisor.tasks import in_thread
 
@@ -46,14 +45,12 @@ class Unpacked:
         diff_id: Digest of the uncompressed tar.
         tar_bytes: Its length.
         digest: Digest as it came.
-        blob: Digest of the tar that was kept, if it was asked for.
         left_out: Members that were dropped, by what they were.
     """
 
     diff_id: str
     tar_bytes: int
     digest: str
-    blob: str | None
     left_out: dict[str, int]
 
 
@@ -64,13 +61,13 @@ class Unpacker:
     spawner: Spawner
     bounds: Bounds
 
-    async def unpack(self, source: Span, target: Path, keep: Content | None = None) -> Unpacked:
+    async def unpack(self, source: Span, target: Path, keep: BlobWriter | None = None) -> Unpacked:
         """Fill the empty directory ``target`` with what ``source`` holds.
 
         Args:
             source: A tar, plain or compressed.
             target: An empty directory of ours; rubbish when this raises.
-            keep: Where to keep the tar, so that it can be handed out again exactly as it came.
+            keep: Takes the tar, so that it can be handed out again exactly as it came; the caller commits it.
 
         Raises:
             InvalidArgument: It is no tar, damaged, or an attack.
@@ -91,7 +88,7 @@ class Unpacker:
         self,
         source: Span,
         target: Path,
-        keep: Content | None,
+        keep: BlobWriter | None,
         scan: Scan,
         pipe: tuple[io.FileIO, io.FileIO],
     ) -> Unpacked:
@@ -129,9 +126,10 @@ class Unpacker:
         return pumped[0]
 
 
-def _pump(source: Span, keep: Content | None, scan: Scan, pipe: io.FileIO) -> Unpacked:
+def _pump(source: Span, keep: BlobWriter | None, scan: Scan, pipe: io.FileIO) -> Unpacked:
     """Read, judge and write on; runs in a thread. The pipe is closed at its end, whatever happens."""
-    with pipe, _keeping(keep) as kept:
+    kept = _Kept(keep) if keep else None
+    with pipe:
         raw = SpanReader(source, kept.as_it_comes if kept else None)
         buffered = io.BufferedReader(raw, compression.READ_BYTES)
         packed = compression.kind_of(buffered.peek(8)[:8]) != ""
@@ -144,8 +142,9 @@ def _pump(source: Span, keep: Content | None, scan: Scan, pipe: io.FileIO) -> Un
             while reader.read(compression.READ_BYTES):
                 pass  # what follows the archive counts for the digests
         _write(pipe, tar.END)
-        blob = kept.commit() if kept else None
-        return Unpacked(plain.digest, plain.length, raw.digest, blob, scan.left_out)
+        if kept:
+            kept.end()
+        return Unpacked(plain.digest, plain.length, raw.digest, scan.left_out)
 
 
 def _copy_members(reader: tar.Reader, scan: Scan, pipe: io.FileIO) -> None:
@@ -201,17 +200,11 @@ class _Kept:
         if self._compressor is not None:
             self._writer.write(self._compressor.compress(data))
 
-    def commit(self) -> str:
-        """All is read; the blob's digest."""
+    def end(self) -> None:
+        """All is read."""
         if self._compressor is not None:
             self._writer.write(self._compressor.flush())
-        return self._writer.commit()
-
-
-@contextmanager
-def _keeping(keep: Content | None) -> Iterator[_Kept | None]:
-    with keep.writer() if keep is not None else nullcontext() as writer:
-        yield None if writer is None else _Kept(writer)
+        self._writer.sync()
 
 
 def _check(answer: object) -> None:
