@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 
 import attrs
 import orjson
@@ -39,8 +39,8 @@ class Saving:
     images: Images
     layers: Layers
 
-    async def save(self, identity: Identity, texts: Sequence[str]) -> AsyncIterator[bytes]:
-        """An archive of these images, piece by piece; closing the iterator early is fine.
+    async def save(self, identity: Identity, texts: Sequence[str]) -> AsyncGenerator[bytes, None]:
+        """An archive of these images, piece by piece. Close it (``contextlib.aclosing``) when not reading to the end.
 
         Args:
             identity: Who asks.
@@ -56,7 +56,7 @@ class Saving:
         chosen = await self.images.database.read(lambda c: _chosen(c, identity, texts))
         return self._pieces(identity, chosen)
 
-    async def _pieces(self, identity: Identity, chosen: Chosen) -> AsyncIterator[bytes]:
+    async def _pieces(self, identity: Identity, chosen: Chosen) -> AsyncGenerator[bytes, None]:
         ids = [layer for image, _ in chosen for layer in image.layers]
         async with self.layers.busy(ids):
             pieces = self._archive(chosen, await self.layers.packed(ids))

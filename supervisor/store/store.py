@@ -16,6 +16,7 @@ from supervisor.config import Config
 from supervisor.database.database import Database
 from supervisor.events.journal import Events
 from supervisor.linux.spawner import Spawner
+from supervisor.store.bootstrap import Bootstrap
 from supervisor.store.content import Content
 from supervisor.store.images import Images
 from supervisor.store.layers import Layers
@@ -42,6 +43,7 @@ class Store:
     volumes: Volumes
     transfer: Transfer
     saving: Saving
+    bootstrap: Bootstrap
 
 
 @asynccontextmanager
@@ -69,5 +71,14 @@ async def open_store(
     await volumes.open()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trash.empty_for_ever)
-        yield Store(content, layers, snapshots, images, volumes, transfer, Saving(images, layers))
+        yield Store(
+            content=content,
+            layers=layers,
+            snapshots=snapshots,
+            images=images,
+            volumes=volumes,
+            transfer=transfer,
+            saving=Saving(images, layers),
+            bootstrap=Bootstrap(spawner, transfer),
+        )
         nursery.cancel_scope.cancel()

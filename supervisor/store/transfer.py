@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from contextlib import AsyncExitStack, aclosing
 
 import attrs
 
@@ -79,7 +79,8 @@ class Transfer:
         head = os.pread(span.descriptor, 8, span.offset)
         if not compression.kind_of(head):
             return span
-        return await held.enter_async_context(self.spool.spooled(_decompressing(span)))
+        stream = await held.enter_async_context(aclosing(_decompressing(span)))
+        return await held.enter_async_context(self.spool.spooled(stream))
 
     async def _take_layers(
         self, image: WantedImage, unpacked: list[str], held: AsyncExitStack
@@ -189,7 +190,7 @@ class Transfer:
             self.layers.used([layer.id])
 
 
-async def _decompressing(span: Span) -> AsyncIterator[bytes]:
+async def _decompressing(span: Span) -> AsyncGenerator[bytes, None]:
     pieces = compression.pieces(span)
     while (piece := await in_thread(lambda: next(pieces, None), DIGEST)) is not None:
         yield piece

@@ -5,6 +5,7 @@ Rules: what is in the trash belongs to nobody; a restart goes on emptying it; no
 
 from __future__ import annotations
 
+import logging
 import secrets
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from supervisor.store import trees
 from supervisor.tasks import in_thread
 
 DIRECTORY_MODE = 0o700
+LOG = logging.getLogger(__name__)
 
 
 @attrs.define(eq=False)
@@ -49,8 +51,15 @@ class Trash:
             for name in sorted(
                 path.name for path in await in_thread(lambda: list(self.root.iterdir()))
             ):
-                await in_thread(lambda name=name: trees.remove(self.root / name))  # type: ignore[misc]
+                await in_thread(lambda name=name: self._remove(name))  # type: ignore[misc]
             await self._filled.wait()
+
+    def _remove(self, name: str) -> None:
+        """Remove one tree; what a process that is just ending still writes to is left for the next time."""
+        try:
+            trees.remove(self.root / name)
+        except OSError as error:
+            LOG.warning("cannot empty the trash of %s yet: %s", name, error)
 
     def _wake(self) -> None:
         self._filled.set()
