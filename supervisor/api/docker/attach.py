@@ -29,6 +29,7 @@ from supervisor.runtime.status import Status
 from supervisor.runtime.stdio import STDERR, frame, parse_detach_keys
 
 TAIL_DIGITS_MAX = 12
+RESIZE_SECONDS, RESIZE_POLL_SECONDS = 10.0, 0.01
 
 
 async def attach(call: Call) -> None:
@@ -185,5 +186,8 @@ async def exec_resize(call: Call) -> Response:
     """``POST /exec/{id}/resize``."""
     made = call.services.containers.find_exec(call.identity, call["id"])
     height, width = size(call)
+    with trio.move_on_after(RESIZE_SECONDS):  # clients ask as soon as they have asked for the start
+        while made.record.started and made.record.process is None and not made.ended.is_set():
+            await trio.sleep(RESIZE_POLL_SECONDS)
     await made.resize(height, width)
     return empty_response(200)

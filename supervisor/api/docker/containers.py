@@ -7,6 +7,7 @@ are Docker's where clients go by them.
 from __future__ import annotations
 
 import math
+import signal
 from typing import TYPE_CHECKING
 
 import trio
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from supervisor.runtime.keeper import Keeper
 
 DEFAULT_KILL_SIGNAL = "KILL"
+KILL_SECONDS = 10.0
 WAIT_CONDITIONS = ("not-running", "next-exit", "removed")
 
 
@@ -68,6 +70,9 @@ async def kill(call: Call) -> Response:
     keeper = found(call)
     number = parse_signal(call.query.text("signal") or DEFAULT_KILL_SIGNAL)
     await keeper.perform(lambda: keeper.kill(number))
+    if number == signal.SIGKILL:  # clients remove it next, and dockerd lets them
+        with trio.move_on_after(KILL_SECONDS):
+            await keeper.wait("not-running")
     return empty_response()
 
 

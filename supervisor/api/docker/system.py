@@ -77,6 +77,7 @@ async def disk_usage(call: Call) -> Response:
     keepers = call.services.containers.visible_to(call.identity)
     images = await listed_images(call)
     volumes = await visible(call)
+    _, cache_bytes = await call.services.builds.usage(call.identity)
     return json_response(
         {
             "LayersSize": await call.services.store.images.layer_bytes(call.identity),
@@ -88,6 +89,6 @@ async def disk_usage(call: Call) -> Response:
                 for volume in volumes
             ],
             "BuildCache": [],
-            "BuilderSize": 0,
+            "BuilderSize": cache_bytes,
         }
     )
