@@ -187,7 +187,7 @@ async def exec_resize(call: Call) -> Response:
     made = call.services.containers.find_exec(call.identity, call["id"])
     height, width = size(call)
     with trio.move_on_after(RESIZE_SECONDS):  # clients ask as soon as they have asked for the start
-        while made.record.started and made.record.process is None and not made.ended.is_set():
+        while made.record.started and made.record.process is None and not made.ended.is_set():  # noqa: ASYNC110  # an exec tells nobody that its process is there
             await trio.sleep(RESIZE_POLL_SECONDS)
     await made.resize(height, width)
     return empty_response(200)

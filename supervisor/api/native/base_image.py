@@ -7,7 +7,6 @@ from supervisor.api.call import Call
 from supervisor.api.docker.fields import Fields, check
 from supervisor.api.http import json_line
 from supervisor.errors import BakehouseError
-from supervisor.oci import reference as references
 
 
 async def bootstrap(call: Call) -> None:
@@ -19,15 +18,16 @@ async def bootstrap(call: Call) -> None:
     body = Fields(await call.json(), "", faults)
     reference, include = body.text("reference"), body.texts("include")
     check(faults, "make a base image")
-    name = references.parse(reference).tagged
     answer = call.connection.streamed("application/json")
 
-    async def told(text: str) -> None:
-        await answer.send(json_line({"stream": text}))
+    async def told(line: str) -> None:
+        await answer.send(json_line({"stream": f"{line}\n"}))
 
     async with call.connection.while_client_stays():
         try:
-            image = await call.services.bootstrap(call.identity, name, include, told)
+            image = await call.services.store.bootstrap.bootstrap(
+                call.identity, reference, include, told
+            )
         except BakehouseError as error:
             if not answer.started:
                 raise
