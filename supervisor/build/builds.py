@@ -13,7 +13,7 @@ import platform as host
 import secrets
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -21,7 +21,16 @@ import attrs
 import trio
 
 from protocol.errors import Fault
-from protocol.events import BuildCancel, BuildDone, BuildFail, BuildPrune, BuildStart, EventData
+from protocol.events import (
+    BuildCancel,
+    BuildDone,
+    BuildFail,
+    BuildPrune,
+    BuildStart,
+    EventData,
+    StepDone,
+    StepStart,
+)
 from supervisor import clock
 from supervisor.access.identity import Identity
 from supervisor.access.owners import Owner
@@ -38,7 +47,7 @@ from supervisor.build.flights import Flights
 from supervisor.build.graph import Graph, Run
 from supervisor.build.narration import Narration
 from supervisor.build.progress import BuildWarning, ImageBuilt, Progress, Tagged
-from supervisor.build.solver import Solve
+from supervisor.build.solver import Outcome, Solve, Task
 from supervisor.errors import (
     BakehouseError,
     InvalidArgument,
@@ -61,7 +70,7 @@ MACHINES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386
 ProgressCallback = Callable[[Progress], Awaitable[None]]
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class _Build:
     """One build at work."""
 
@@ -72,11 +81,23 @@ class _Build:
     tags: tuple[Reference, ...]
     progress: ProgressCallback
     noted: list[EventData] = attrs.field(factory=list)
+    more: trio.Event = attrs.field(factory=trio.Event)
 
     @property
     def attributes(self) -> dict[str, str]:
         """Of its events."""
         return {"name": self.tags[0].familiar} if self.tags else {}
+
+    def note(self, task: Task, over: bool) -> None:
+        """Put a step's beginning or end down for the journal."""
+        name, key = task.vertex.title.partition("\n")[0], task.vertex.key
+        if over:
+            error = task.error.message if task.error else "" if task.outcome else "cancelled"
+            cached = task.flight is None and task.outcome is not None
+            self.noted.append(StepDone(self.id, key, name, cached, round(task.seconds, 6), error))
+        else:
+            self.noted.append(StepStart(self.id, key, name))
+        self.more.set()
 
 
 @attrs.define(eq=False)
@@ -113,16 +134,16 @@ class Builds:
         build = _Build(secrets.token_hex(BUILD_ID_BYTES), identity, owner, request, tags, progress)
         with self._counted(identity):
             await self._record(build)
+            end: EventData = BuildCancel(build.id)
             try:
                 image = await self._build(build, context)
+                end = BuildDone(build.id, image.id)
             except BakehouseError as error:
-                await self._over(build, BuildFail(build.id, error.text()))
+                end = BuildFail(build.id, error.text())
                 raise
-            except trio.Cancelled:
+            finally:
                 with finish_within(CLEANUP_SECONDS):
-                    await self._over(build, BuildCancel(build.id))
-                raise
-            await self._over(build, BuildDone(build.id, image.id))
+                    await self._over(build, end)
         await progress(ImageBuilt(image.id))
         for tag in tags:
             await progress(Tagged(tag.tagged.familiar))
@@ -209,34 +230,42 @@ class Builds:
         limiter = self._limiters.setdefault(
             uid, trio.CapacityLimiter(self._parts.config.build.parallel_steps_max)
         )
-        layers = {image.id: image.layers for image in images}
         solve = Solve(
-            self._parts,
-            self._cache,
-            self._flights,
-            graph,
-            build.request,
-            build.owner,
-            layers,
-            tree,
-            limiter,
+            parts=self._parts,
+            cache=self._cache,
+            flights=self._flights,
+            graph=graph,
+            request=build.request,
+            owner=build.owner,
+            images={image.id: image.layers for image in images},
+            context=tree,
+            limiter=limiter,
+            note=build.note,
         )
-        narration = Narration(build.id, solve, build.progress, build.noted.append)
-        failed: BakehouseError | None = None
         try:
+            outcomes = await self._carry_out(build, solve)
+            return await export(self._parts, self._cache, graph, outcomes, uid, build.tags)
+        finally:
+            solve.release()
+
+    async def _carry_out(self, build: _Build, solve: Solve) -> Mapping[str, Outcome]:
+        """Solve the graph while telling of it; what its vertices came to."""
+        failed: BakehouseError | None = None
+        async with trio.open_nursery() as journal:
+            journal.start_soon(self._write_notes, build)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(narration.run)
+                nursery.start_soon(Narration(solve, build.progress).run)
                 try:
                     await solve.solve()
                 except BakehouseError as error:
                     failed = error
-            if failed is not None:
-                raise failed
-            await self._cache.used(solve.hits)
-            outcomes = {key: task.outcome for key, task in solve.tasks.items() if task.outcome}
-            return await export(self._parts, self._cache, graph, outcomes, uid, build.tags)
-        finally:
-            solve.release()
+            journal.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
+        await self._cache.used(solve.hits)
+        if solve.fresh:
+            await self._cache.remember(solve.fresh, build.owner.uid, None, "config")
+        return {key: task.outcome for key, task in solve.tasks.items() if task.outcome}
 
     # Records
 
@@ -259,13 +288,27 @@ class Builds:
 
         await self._parts.database.write(begin)
 
+    async def _write_notes(self, build: _Build) -> None:
+        """Bring what is noted into the journal, as it comes; the rest goes with the build's end."""
+        while True:
+            await build.more.wait()
+            build.more = trio.Event()
+            await self._parts.database.write(
+                lambda connection: self._write_noted(connection, build)
+            )
+
+    def _write_noted(self, connection: sqlite3.Connection, build: _Build) -> None:
+        """Runs in the writer's thread, which is the only one that takes notes away."""
+        while build.noted:
+            self._note(connection, build, build.noted.pop(0))
+
     async def _over(self, build: _Build, data: EventData) -> None:
         """The end and all that was noted on the way, in one unit."""
 
         def end(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM builds WHERE id = ?", (build.id,))
-            for each in (*build.noted, data):
-                self._note(connection, build, each)
+            self._write_noted(connection, build)
+            self._note(connection, build, data)
 
         await self._parts.database.write(end)
 

@@ -53,6 +53,11 @@ def files_from_key(op: Files, layers: Sequence[str], source: Sequence[str]) -> s
     return _key("files from", attrs.asdict(op), list(layers), list(source))
 
 
+def config_key(names: Sequence[str], layers: Sequence[str], owner: int) -> str:
+    """The key of a step that only changes the config: the steps of its stage so far, on what."""
+    return _key("config", owner, list(names), list(layers))
+
+
 def image_key(config: bytes, layers: Sequence[str], owner: int) -> str:
     """The key of an image but for its times, so that what was built before keeps its id."""
     return _key("image", owner, hashlib.sha256(config).hexdigest(), list(layers))

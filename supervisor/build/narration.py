@@ -1,98 +1,85 @@
-"""Telling a build's story while it happens: to the one who waits for it, and to the journal.
+"""Telling a build's story to the one who waits for it.
 
-The steps of a stage are told in the order of the recipe, those of different stages as they come. A step that only
-changes the config is told when the one before it is over.
+Stages are carried out at once but told one after the other, in the order of the recipe, as the classic builder does:
+what a later stage's commands write waits in their logs. The journal, in contrast, has every step when it happens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from itertools import groupby
 
 import attrs
-import trio
 
-from protocol.events import EventData, StepStart
-from protocol.events import StepDone as StepDoneEvent
+from supervisor.build.cache import config_key
 from supervisor.build.graph import Scratch, SourceImage, Step
 from supervisor.build.progress import Progress, StepDone, StepOutput, StepRunning, StepStarted
 from supervisor.build.solver import Solve, Task
 
 Tell = Callable[[Progress], Awaitable[None]]
-Note = Callable[[EventData], object]
 
 
 @attrs.define(eq=False)
 class Narration:
-    """One build's story.
+    """One build's story, told to ``tell``."""
 
-    Attributes:
-        tell: For the one who waits; called by one task at a time.
-        note: For the journal; must not wait.
-    """
-
-    build_id: str
     solve: Solve
     tell: Tell
-    note: Note
     _claimed: set[str] = attrs.field(factory=set)
-    _speaking: trio.Lock = attrs.field(factory=trio.Lock)
+    _names: dict[int, list[str]] = attrs.field(factory=dict)
 
     async def run(self) -> None:
-        """Until every step is over."""
-        async with trio.open_nursery() as nursery:
-            for _, steps in groupby(self.solve.graph.steps, key=lambda step: step.stage_index):
-                nursery.start_soon(self._stage, list(steps))
-
-    async def _say(self, progress: Progress) -> None:
-        async with self._speaking:
-            await self.tell(progress)
-
-    async def _stage(self, steps: list[Step]) -> None:
-        cached = True
-        for step in steps:
+        """Until every step is over, or none of its stage comes any more."""
+        ended: set[int] = set()
+        for step in self.solve.graph.steps:
+            if step.stage_index in ended:
+                continue
             task = self.solve.tasks[step.vertex or step.stands_on]
-            own = step.vertex is not None and step.vertex not in self._claimed
-            if (
-                own
-                and not isinstance(task.vertex.op, Scratch | SourceImage)
-                and step is not steps[0]
-            ):
-                self._claimed.add(task.vertex.key)
-                cached = await self._work(step, task) and cached
+            first = step.stage_index not in self._names
+            names = self._names.setdefault(step.stage_index, [])
+            names.append(step.name)
+            if self._claims(step, task) and not first:
+                await self._work(step, task)
             else:
                 await task.over.wait()
-                if task.outcome is not None:
-                    await self._say(self._started(step, cached=cached and step is not steps[0]))
-                    await self._say(StepDone(step.index, cached=cached))
+                await self._config(step, task, [] if first else names)
             if task.outcome is None:
-                return
+                ended.add(step.stage_index)
 
-    def _started(self, step: Step, *, cached: bool) -> StepStarted:
-        total = len(self.solve.graph.steps)
-        return StepStarted(step.index, total, step.name, step.stage, cached)
+    def _claims(self, step: Step, task: Task) -> bool:
+        """Whether the vertex's work is told with this step: the first that asks for it."""
+        if step.vertex is None or step.vertex in self._claimed:
+            return False
+        self._claimed.add(step.vertex)
+        return not isinstance(task.vertex.op, Scratch | SourceImage)
 
-    async def _work(self, step: Step, task: Task) -> bool:
-        """Tell a step that has work of its own; whether it was cached."""
+    async def _config(self, step: Step, task: Task, names: list[str]) -> None:
+        """Tell a step without work of its own; one without ``names`` is a FROM."""
+        if task.outcome is None:
+            return
+        cached = False
+        if names:
+            key = config_key(names, task.outcome.layers, self.solve.owner.uid)
+            known = await self.solve.cache.find(key)
+            cached = known is not None and not self.solve.request.no_cache
+            (self.solve.hits if known else self.solve.fresh).append(key)
+        await self.tell(self._started(step, cached=cached))
+        await self.tell(StepDone(step.index, cached=cached))
+
+    async def _work(self, step: Step, task: Task) -> None:
+        """Tell a step that has work of its own."""
         await task.begun.wait()
-        key = task.vertex.key
-        if task.flight is None:
-            if task.outcome is None and task.error is None:
-                return False
-            cached = task.error is None
-            await self._say(self._started(step, cached=cached))
-        else:
-            cached = False
-            self.note(StepStart(self.build_id, key, step.name))
-            await self._say(self._started(step, cached=False))
+        if task.flight is not None:
+            await self.tell(self._started(step, cached=False))
             await self._output(step, task)
+        elif task.outcome is not None or task.error is not None:
+            await self.tell(self._started(step, cached=task.error is None))
+        else:
+            return
         await task.over.wait()
         error = task.error.message if task.error else ""
-        self.note(
-            StepDoneEvent(self.build_id, key, step.name, cached, round(task.seconds, 6), error)
+        await self.tell(
+            StepDone(step.index, task.seconds, task.flight is None and not error, error)
         )
-        await self._say(StepDone(step.index, task.seconds, cached, error))
-        return cached
 
     async def _output(self, step: Step, task: Task) -> None:
         flight = task.flight
@@ -101,5 +88,9 @@ class Narration:
         async for piece in flight.log.read():
             if not announced:
                 announced = True
-                await self._say(StepRunning(step.index, flight.step_id))
-            await self._say(StepOutput(step.index, piece))
+                await self.tell(StepRunning(step.index, flight.step_id))
+            await self.tell(StepOutput(step.index, piece))
+
+    def _started(self, step: Step, *, cached: bool) -> StepStarted:
+        total = len(self.solve.graph.steps)
+        return StepStarted(step.index, total, step.name, step.stage, cached)

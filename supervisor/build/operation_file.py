@@ -55,21 +55,29 @@ class OpenSource:
 
 
 @asynccontextmanager
-async def snapshot(parts: Parts, key: str, layers: Sequence[str], owner: int) -> AsyncIterator[int]:
-    """A snapshot over ``layers`` with canonical ids, gone at the end unless committed; the fd of its root."""
+async def _snapshot(
+    parts: Parts, key: str, layers: Sequence[str], owner: int
+) -> AsyncIterator[Path]:
+    """A snapshot over ``layers`` with canonical ids, gone at the end unless committed; where its root is."""
     plain = await parts.owners.owner(owner, remapped=False)
     try:
         made = await parts.store.snapshots.prepare(
             key, layers, plain, init_layer=not layers, kept=False
         )
-        root = await mounts.open_in_mounts(parts.spawner, made.rootfs)
-        try:
-            yield root
-        finally:
-            os.close(root)
+        yield made.rootfs
     finally:
         with finish_within(CLEANUP_SECONDS):
             await parts.store.snapshots.remove(key)
+
+
+@asynccontextmanager
+async def _root_of(parts: Parts, rootfs: Path) -> AsyncIterator[int]:
+    """An fd of a mounted root; while it is open nobody can unmount it."""
+    root = await mounts.open_in_mounts(parts.spawner, rootfs)
+    try:
+        yield root
+    finally:
+        os.close(root)
 
 
 @asynccontextmanager
@@ -85,7 +93,10 @@ async def opened(
             finally:
                 os.close(root)
         return
-    async with snapshot(parts, f"{step_id}-source", source, owner) as root:
+    async with (
+        _snapshot(parts, f"{step_id}-source", source, owner) as rootfs,
+        _root_of(parts, rootfs) as root,
+    ):
         yield OpenSource(root, Digests(), "the stage or image")
 
 
@@ -97,7 +108,7 @@ async def key_of(op: Files, source: OpenSource) -> str:
     """
 
     def work() -> str:
-        found = find(source.root, op.sources, source.where) if op.sources else []
+        found = find(source.root, op.sources, source.where)
         with _told():
             return content_key(source.root, found, source.digests, owners=op.keep_owner)
 
@@ -113,19 +124,22 @@ async def copy_files(
         InvalidArgument: A source is not there, or cannot be copied where it shall go.
         ResourceExhausted: The disk is full.
     """
-    async with snapshot(parts, step_id, layers, owner) as root, _scratch(parts, step_id) as scratch:
-        rules = await in_thread(lambda: _rules(root, op))
-        found = await in_thread(
-            lambda: find(source.root, op.sources, source.where) if op.sources else []
-        )
-        archives, plain = await _sorted(op, source.root, found)
-        with _told():
-            for number, archive in enumerate(archives):
-                await _unpack(parts, source.root, archive, scratch / str(number))
-            kept = rules if op.owner else attrs.evolve(rules, uid=None, gid=None)
-            await in_thread(lambda: _copy_trees(scratch, len(archives), root, op.target, kept))
-            await in_thread(lambda: _copy(source.root, plain, root, op, rules))
+    async with _snapshot(parts, step_id, layers, owner) as rootfs:
+        async with _root_of(parts, rootfs) as root, _scratch(parts, step_id) as scratch:
+            await _fill(parts, op, source, root, scratch)
         return await _commit(parts, step_id, op.epoch)
+
+
+async def _fill(parts: Parts, op: Files, source: OpenSource, root: int, scratch: Path) -> None:
+    rules = await in_thread(lambda: _rules(root, op))
+    found = await in_thread(lambda: find(source.root, op.sources, source.where))
+    archives, plain = await _sorted(op, source.root, found)
+    with _told():
+        for number, archive in enumerate(archives):
+            await _unpack(parts, source.root, archive, scratch / str(number))
+        kept = rules if op.owner else attrs.evolve(rules, uid=None, gid=None)
+        await in_thread(lambda: _copy_trees(scratch, len(archives), root, op.target, kept))
+        await in_thread(lambda: _copy(source.root, plain, root, op, rules))
 
 
 async def make_directory(
@@ -136,9 +150,10 @@ async def make_directory(
     Raises:
         InvalidArgument: Something else is in the way.
     """
-    async with snapshot(parts, step_id, layers, owner) as root:
-        with _told():
-            made = await in_thread(lambda: copying.make_directory(root, op.path, Rules()))
+    async with _snapshot(parts, step_id, layers, owner) as rootfs:
+        async with _root_of(parts, rootfs) as root:
+            with _told():
+                made = await in_thread(lambda: copying.make_directory(root, op.path, Rules()))
         return await _commit(parts, step_id, op.epoch) if made else None
 
 

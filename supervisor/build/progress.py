@@ -1,7 +1,6 @@
 """What a build tells the one who waits for it, and how Docker's classic builder words it.
 
-The values go to a callback in order; :class:`ClassicText` turns each into the text of the classic stream. Steps of
-independent stages run at once: where output goes over to another step, that step's line is said again.
+The values go to a callback in order; :class:`ClassicText` turns each into the text of the classic stream.
 """
 
 from __future__ import annotations
@@ -75,40 +74,23 @@ OfTheWhole = BuildWarning | ImageBuilt | Tagged
 Progress = StepStarted | StepRunning | StepOutput | StepDone | OfTheWhole
 
 
-@attrs.define
 class ClassicText:
-    """The words of the classic builder; remembers which step spoke last."""
-
-    _speaking: int = 0
-    _lines: dict[int, str] = attrs.field(factory=dict)
+    """The words of the classic builder."""
 
     def render(self, progress: Progress) -> str:
         """The text of one value; empty where the classic builder says nothing."""
         match progress:
             case StepStarted():
-                line = f"Step {progress.index}/{progress.total} : {progress.name.splitlines()[0]}\n"
-                self._speaking = progress.index
-                self._lines[progress.index] = line
+                line = f"Step {progress.index}/{progress.total} : {progress.name.partition(chr(10))[0]}\n"
                 return line + (" ---> Using cache\n" if progress.cached else "")
             case StepRunning():
-                return (
-                    self._turn(progress.index)
-                    + f" ---> Running in {progress.step_id[:SHORT_ID_CHARACTERS]}\n"
-                )
+                return f" ---> Running in {progress.step_id[:SHORT_ID_CHARACTERS]}\n"
             case StepOutput():
-                return self._turn(progress.index) + progress.data.decode(errors="replace")
+                return progress.data.decode(errors="replace")
             case StepDone():
-                self._lines.pop(progress.index, None)
                 return ""
             case _:
                 return _of_the_whole(progress)
-
-    def _turn(self, index: int) -> str:
-        """The step's line again, when another has spoken meanwhile."""
-        if self._speaking == index:
-            return ""
-        self._speaking = index
-        return self._lines.get(index, "")
 
 
 def _of_the_whole(progress: OfTheWhole) -> str:

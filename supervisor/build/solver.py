@@ -87,8 +87,11 @@ class Solve:
         owner: Whose.
         images: Layers of the base images, by image id.
         context: What the client sent.
+        limiter: How many steps of the owner's are carried out at once.
+        note: Told each vertex that is begun (False) and that is over (True); must not wait.
         held: Layers held busy until the build is over.
         hits: Cache entries that were of use.
+        fresh: Keys to be remembered when the build is done, of steps that have no layer.
     """
 
     parts: Parts
@@ -100,9 +103,11 @@ class Solve:
     images: Mapping[str, tuple[str, ...]]
     context: ContextTree
     limiter: trio.CapacityLimiter
+    note: Callable[[Task, bool], object]
     tasks: dict[str, Task] = attrs.field(factory=dict)
     held: list[str] = attrs.field(factory=list)
     hits: list[str] = attrs.field(factory=list)
+    fresh: list[str] = attrs.field(factory=list)
 
     def __attrs_post_init__(self) -> None:
         self.tasks = {key: Task(vertex) for key, vertex in self.graph.vertices.items()}
@@ -150,6 +155,8 @@ class Solve:
             task.seconds = trio.current_time() - start
             task.begun.set()
             task.over.set()
+            if isinstance(task.vertex.op, Run | Files | MakeDirectory):
+                self.note(task, True)
 
     async def _carry_out(self, task: Task, inputs: list[Outcome]) -> Outcome:
         op = task.vertex.op
@@ -263,6 +270,7 @@ class Solve:
         def seen(flight: Flight) -> None:
             task.flight = flight
             task.begun.set()
+            self.note(task, False)
 
         flying = f"{self.owner.uid}:{self.owner.remapped}:{key}"
         made = await self.flights.join(flying, secrets.token_hex(STEP_ID_BYTES), work, seen)
