@@ -5,12 +5,14 @@ when the writer was free, committed by one fsync; the *epoch* is this file's ide
 
 Rules: a unit runs in the writer's thread under a SAVEPOINT of its own and does nothing but SQL, quickly; whoever
 waits for it is woken after COMMIT, never before; a unit that raises is undone alone. Readers see the last commit.
-A unit whose caller is cancelled before the writer took it is not run; once taken it runs to its end. Units and
-readers see rows as ``sqlite3.Row``.
+A unit whose caller is cancelled before the writer took it is not run; once taken it runs to its end, and its caller
+waits for that, cancelled or not, as for a thread: who is told of a cancellation knows that nothing was written. Units
+and readers see rows as ``sqlite3.Row``.
 """
 
 from __future__ import annotations
 
+import enum
 import functools
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -47,15 +49,25 @@ _BROKEN = {
 }
 
 
+class _Stage(enum.Enum):
+    """How far a unit has come."""
+
+    WAITING = enum.auto()
+    ABANDONED = enum.auto()
+    TAKEN = enum.auto()
+    DONE = enum.auto()
+
+
 class _Waiting(Protocol):
     """What the writer sees of a unit."""
 
-    done: trio.Event
-    abandoned: bool
+    def take(self) -> bool: ...
 
     def run(self, connection: sqlite3.Connection) -> BaseException | None: ...
 
     def fail(self, error: BaseException) -> None: ...
+
+    def finish(self) -> None: ...
 
 
 @attrs.define(eq=False)
@@ -63,9 +75,37 @@ class _Unit(Generic[T]):
     """A function waiting for the writer, and what came of it."""
 
     work: Callable[[sqlite3.Connection], T]
-    done: trio.Event = attrs.field(factory=trio.Event)
     result: outcome.Value[T] | outcome.Error | None = None
-    abandoned: bool = False
+    _stage: _Stage = _Stage.WAITING
+    _task: trio.lowlevel.Task | None = None
+
+    async def settled(self) -> T:
+        """Wait for what comes of it; may be cancelled only until the writer takes it."""
+        if self._stage is not _Stage.DONE:
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abandon)
+        if self.result is None:
+            message = "the database's writer has ended"
+            raise RuntimeError(message)
+        return self.result.unwrap()
+
+    def _abandon(self, _: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+        if self._stage is not _Stage.WAITING:
+            return trio.lowlevel.Abort.FAILED
+        self._stage = _Stage.ABANDONED
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def take(self) -> bool:
+        """It will be run; False when nobody waits for it any more."""
+        if self._stage is _Stage.WAITING:
+            self._stage = _Stage.TAKEN
+        return self._stage is _Stage.TAKEN
+
+    def finish(self) -> None:
+        """Wake who waits for it."""
+        self._stage = _Stage.DONE
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task)
 
     def run(self, connection: sqlite3.Connection) -> BaseException | None:
         """Run it; what it raised, if it did."""
@@ -106,12 +146,7 @@ class Database:
         """
         unit = _Unit(work)
         await self._units.send(unit)
-        try:
-            await unit.done.wait()
-        finally:
-            unit.abandoned = True  # matters only while the writer has not taken it
-        assert unit.result is not None
-        return unit.result.unwrap()
+        return await unit.settled()
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``work`` on a reader of its own, in a thread, seeing one consistent state.
@@ -157,16 +192,17 @@ class Database:
 
     async def _write_groups(self, waiting: trio.MemoryReceiveChannel[_Waiting]) -> None:
         async for first in waiting:
-            taken = [first, *_at_once(waiting)]
-            group = [unit for unit in taken if not unit.abandoned]
+            group = [unit for unit in (first, *_at_once(waiting)) if unit.take()]
             if not group:
                 continue
-            commit = functools.partial(self._commit, group)
-            if await trio.to_thread.run_sync(commit, limiter=self._writing):
-                for callback in self._on_commit:
-                    callback()
-            for unit in group:
-                unit.done.set()
+            try:
+                commit = functools.partial(self._commit, group)
+                if await trio.to_thread.run_sync(commit, limiter=self._writing):
+                    for callback in self._on_commit:
+                        callback()
+            finally:
+                for unit in group:
+                    unit.finish()
 
     def _commit(self, group: list[_Waiting]) -> bool:
         """Run the group's units and commit; whether the commit went well. Runs in a thread."""
