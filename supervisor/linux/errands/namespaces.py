@@ -67,7 +67,9 @@ def _user_namespace(arguments: Arguments, _: Sequence[int], __: Surroundings) ->
     wanted = (text(arguments, "uid_map"), text(arguments, "gid_map"))
     existing = pinned(pin, syscall.CLONE_NEWUSER)
     if existing is not None:
-        if maps_of(existing) != wanted:
+        maps = maps_of(existing)
+        os.close(existing)  # before the answer: until then the pin is busy
+        if maps != wanted:
             raise OSError(errno.EEXIST, "a user namespace with another map is pinned there")
         return Done()
     _pin(user_namespace_fd(*wanted), pin)
@@ -77,7 +79,9 @@ def _user_namespace(arguments: Arguments, _: Sequence[int], __: Surroundings) ->
 @errand("network_namespace", forked=True)
 def _network_namespace(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
     pin, user_pin = text(arguments, "pin"), text(arguments, "user_pin")
-    if pinned(pin, syscall.CLONE_NEWNET) is not None:
+    existing = pinned(pin, syscall.CLONE_NEWNET)
+    if existing is not None:
+        os.close(existing)  # before the answer: until then the pin is busy
         return Done()
     user = pinned(user_pin, syscall.CLONE_NEWUSER) if user_pin else None
     if user_pin and user is None:
