@@ -32,6 +32,8 @@ WINDOW_SECONDS = 60.0
 CLOSING_SECONDS = 5.0
 MESSAGE_LENGTH_MAX = 2_000
 
+GRANT_RULE = "mount-source"
+
 STRANGERS = 0
 """The owner under whom the refusals of strangers are written: root."""
 
@@ -78,6 +80,28 @@ class Audit:
             rules = ",".join(sorted({refusal.rule for refusal in verdict.refusals}))
             await self.refused(identity.owner, action.value, rules, error.text())
             raise
+
+    @asynccontextmanager
+    async def granting(self, owner: int, source: str, *, read_only: bool) -> AsyncIterator[None]:
+        """Around the opening of a host path with the caller's credentials: what the kernel refuses is a rule's refusal.
+
+        Args:
+            owner: Whose credentials.
+            source: The path.
+            read_only: Whether only reading was asked for.
+
+        Raises:
+            PermissionDenied: With the rule's name and what would be allowed; it is an event.
+        """
+        try:
+            yield
+        except PermissionDenied as error:
+            refusal = PermissionDenied(
+                f"cannot mount {source}: refused by the rule {GRANT_RULE}: {error.message}",
+                hint=f"allowed: what you may {'read' if read_only else 'write, or with :ro what you may read'}",
+            )
+            await self.refused(owner, "mount", GRANT_RULE, refusal.message)
+            raise refusal from error
 
     async def refused(self, owner: int, action: str, rule: str, message: str) -> None:
         """Write down that something was refused, unless this owner's minute is full; then count it.

@@ -90,3 +90,14 @@ async def test_an_endless_message_is_cut(tmp_path: Path) -> None:
         (event,) = (await at.events.page(0, visible_to=ADA.uid)).events
         assert isinstance(event.data, AccessRefuse)
         assert len(event.data.message) == 2_000
+
+
+async def test_a_path_the_kernel_refuses_is_refused_by_name(tmp_path: Path) -> None:
+    async with gate(tmp_path) as at:
+        with pytest.raises(
+            PermissionDenied, match="cannot mount /root: refused by the rule mount-source"
+        ) as caught:
+            async with at.audit.granting(ADA.uid, "/root", read_only=True):
+                raise PermissionDenied("cannot open '/root': Permission denied")
+        assert caught.value.hint == "allowed: what you may read"
+        assert await at.told(ADA.uid) == [1]
