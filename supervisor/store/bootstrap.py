@@ -104,8 +104,7 @@ class Bootstrap:
         if known is not None:
             return known
         image = await self._make(identity, name, _command(distribution, suite, include), progress)
-        await self.transfer.images.publish(identity, image.id, name.familiar)
-        return image
+        return await self.transfer.images.publish(identity, image.id, name.familiar, keep_own=False)
 
     async def _make(
         self,
@@ -122,7 +121,7 @@ class Bootstrap:
             execution = oci.Execution(env=(f"PATH={PATH}",), cmd=("bash",))
             comment = f"bootstrapped from the packages of {name.familiar_repository} {name.tag}"
             span = Span(descriptor)
-            return await self.transfer.import_span(identity, span, name, execution, comment)
+            return await self.transfer.import_span(identity, span, None, execution, comment)
         finally:
             os.close(descriptor)
 

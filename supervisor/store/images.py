@@ -173,8 +173,16 @@ class Images:
 
         return await self.database.write(work)
 
-    async def publish(self, identity: Identity, source: str, target: str = "") -> Image:
+    async def publish(
+        self, identity: Identity, source: str, target: str = "", *, keep_own: bool = True
+    ) -> Image:
         """Give what ``source`` means a name that everybody on the host may use; by default the same.
+
+        Args:
+            identity: An administrator.
+            source: A name or an id.
+            target: The shared name.
+            keep_own: ``False`` gives up the administrator's own image if it has no name of theirs.
 
         Raises:
             PermissionDenied: An administrator it is not.
@@ -194,7 +202,11 @@ class Images:
             records.name(connection, SHARED, name, image.id)
             data = ImagePublish(reference=name.familiar)
             self.record(connection, data, identity.owner, image.id, name)
-            return image
+            if not keep_own and not image.shared and not image.names:
+                records.disown(connection, image.owner, image.id)
+            shared = records.read(connection, SHARED, image.id)
+            assert shared is not None
+            return shared
 
         return await self.database.write(work)
 

@@ -82,7 +82,7 @@ def pieces(layer: Path) -> Iterator[bytes]:
 def _pieces(root: int) -> Iterator[bytes]:
     links: dict[tuple[int, int], bytes] = {}
     yield tar.pax_header(_member(b"./", os.fstat(root), _xattrs_of(root)))
-    if _is_opaque(root):
+    if is_opaque(root):
         yield tar.pax_header(_mark(scan.OPAQUE))
     for entry in trees.walk(root):
         status = entry.status
@@ -138,7 +138,7 @@ def _other(entry: trees.Entry) -> Iterator[bytes]:
     descriptor = os.open(entry.name, trees.DIRECTORY, dir_fd=entry.parent)
     try:
         yield tar.pax_header(_member(entry.path + b"/", entry.status, _xattrs_of(descriptor)))
-        if _is_opaque(descriptor):
+        if is_opaque(descriptor):
             yield tar.pax_header(_mark(entry.path + b"/" + scan.OPAQUE))
     finally:
         os.close(descriptor)
@@ -174,9 +174,10 @@ def _xattrs_of(descriptor: int) -> dict[bytes, bytes]:
     }
 
 
-def _is_opaque(descriptor: int) -> bool:
+def is_opaque(directory: int | Path) -> bool:
+    """Whether overlayfs hides what is below a directory of a layer."""
     try:
-        return os.getxattr(descriptor, OPAQUE_XATTR) == b"y"
+        return os.getxattr(directory, OPAQUE_XATTR) == b"y"
     except OSError as error:
         if error.errno in {errno.ENODATA, errno.EOPNOTSUPP}:
             return False

@@ -28,7 +28,7 @@ from supervisor.errors import Conflict, NotFound
 from supervisor.linux import mounts
 from supervisor.linux.spawner import Spawner
 from supervisor.store import layers as layer_store
-from supervisor.store import trees
+from supervisor.store import packing, trees
 from supervisor.store.layers import INIT_DIRECTORIES, INIT_FILES, INIT_LAYER, Layer, Layers
 from supervisor.store.trash import Trash
 from supervisor.store.views import Views, gate_name
@@ -218,12 +218,12 @@ class Snapshots:
             await self._layers.hold_busy(snapshot.layers)
 
     async def _mount(self, snapshot: Snapshot, owner: Owner) -> None:
-        lowers = [*snapshot.layers, *([INIT_LAYER] if snapshot.init_layer else [])][::-1]
         view = await self._views.layers(owner)
         writable = await self._views.snapshots(owner) / snapshot.key
         await self._views.gate(owner, "rootfs")
         top = snapshot.layers[-1] if snapshot.layers else INIT_LAYER
         directory = self._directory(snapshot)
+        lowers = await in_thread(lambda: self._visible(snapshot))
         await in_thread(
             lambda: _make_directories(directory, snapshot.rootfs, self._layers.path(top))
         )
@@ -236,6 +236,15 @@ class Snapshots:
             snapshot.rootfs,
             volatile=not snapshot.kept,
         )
+
+    def _visible(self, snapshot: Snapshot) -> list[str]:
+        """Topmost first, down to a layer whose root is opaque: overlayfs does not look at that mark on a root."""
+        lowers = [INIT_LAYER] if snapshot.init_layer else []
+        for layer in reversed(snapshot.layers):
+            lowers.append(layer)
+            if packing.is_opaque(self._layers.path(layer)):
+                break
+        return lowers
 
     async def _dropped(self, snapshot: Snapshot) -> None:
         """It is unmounted and no longer written down: clear away what it had."""

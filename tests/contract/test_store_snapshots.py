@@ -110,6 +110,17 @@ async def test_the_init_layer_hides_links_and_is_no_part_of_a_commit(tmp_path: P
         assert found == ["etc", "etc/mine"]
 
 
+async def test_an_opaque_root_hides_the_layers_below(tmp_path: Path) -> None:
+    async with world_in(tmp_path) as world:
+        owner = await world.owners.owner_of(ROOT_IDENTITY)
+        hidden, top = await layer_of(world, {"old": "x"}), await layer_of(world, {"new": "x"})
+        os.setxattr(world.store.layers.path(top.id), "trusted.overlay.opaque", b"y")
+        snapshot = await world.store.snapshots.prepare(
+            KEY, [hidden.id, top.id], owner, init_layer=False
+        )
+        assert await shell(world, snapshot.rootfs, "ls") == "new\n"
+
+
 async def test_the_root_has_the_mode_of_the_topmost_layer(tmp_path: Path) -> None:
     async with world_in(tmp_path) as world:
         owner = await world.owners.owner_of(ROOT_IDENTITY)
