@@ -15,7 +15,14 @@ from contextlib import asynccontextmanager
 import h11
 import trio
 
-from supervisor.api.http import ClientGone, Head, HttpRefused, Response, parse_head, reason
+from supervisor.api.http import (
+    ClientGoneError,
+    Head,
+    HttpRefusedError,
+    Response,
+    parse_head,
+    reason,
+)
 from supervisor.api.streams import HijackedStream, send_bounded
 from supervisor.config import ApiConfig
 from supervisor.errors import InvalidArgument
@@ -59,8 +66,8 @@ class Connection:
         """Wait for the next request; None when the client has closed or has been idle for too long.
 
         Raises:
-            HttpRefused: What came is not HTTP/1.1, or came too slowly.
-            ClientGone: The connection broke.
+            HttpRefusedError: What came is not HTTP/1.1, or came too slowly.
+            ClientGoneError: The connection broke.
         """
         if self._head is not None:
             self._h11.start_next_cycle()
@@ -76,10 +83,10 @@ class Connection:
             assert isinstance(event, h11.Request), event
             self._head = parse_head(event)
             if len(self._head.raw) > self._config.header_bytes_max:
-                raise HttpRefused(431, "cannot read the request: its head is too long")
+                raise HttpRefusedError(431, "cannot read the request: its head is too long")
             self._note_body_end()
         if slow.cancelled_caught:
-            raise HttpRefused(408, "the request's head took too long to arrive")
+            raise HttpRefusedError(408, "the request's head took too long to arrive")
         return self._head
 
     # --- the body -----------------------------------------------------------------------------------------------
@@ -88,8 +95,8 @@ class Connection:
         """The next piece of the request's body; empty at its end.
 
         Raises:
-            ClientGone: The client left in the middle, or sent nothing for the idle time.
-            HttpRefused: The body's chunks make no sense.
+            ClientGoneError: The client left in the middle, or sent nothing for the idle time.
+            HttpRefusedError: The body's chunks make no sense.
         """
         if self._body_ended.is_set():
             await trio.lowlevel.checkpoint()
@@ -101,7 +108,7 @@ class Connection:
         with trio.move_on_after(self._config.idle_seconds_max) as idle:
             event = await self._next_event()
         if idle.cancelled_caught:
-            raise ClientGone("the client stopped sending in the middle of a body")
+            raise ClientGoneError("the client stopped sending in the middle of a body")
         if isinstance(event, h11.Data):
             return bytes(event.data)
         assert isinstance(event, h11.EndOfMessage), event
@@ -135,7 +142,7 @@ class Connection:
         The client's leaving is seen once the body has been read to its end; before, reading the body sees it.
 
         Raises:
-            ClientGone: It did (possibly within an exception group, as a nursery stands around the block).
+            ClientGoneError: It did (possibly within an exception group, as a nursery stands around the block).
         """
         gone = False
 
@@ -151,7 +158,7 @@ class Connection:
             yield
             nursery.cancel_scope.cancel()
         if gone:
-            raise ClientGone("the client closed the connection")
+            raise ClientGoneError("the client closed the connection")
 
     async def _left(self) -> bool:
         """Wait for the client's end; False when it has sent more than we keep, and so cannot be watched."""
@@ -306,11 +313,11 @@ class Connection:
                 event = self._h11.next_event()
             except h11.RemoteProtocolError as error:
                 if self._h11.trailing_data[1] and self._head is not None:
-                    raise ClientGone(
+                    raise ClientGoneError(
                         "the client closed the connection in the middle of a body"
                     ) from error
                 message = f"cannot read the request: {str(error).partition(':')[0]}"
-                raise HttpRefused(error.error_status_hint, message) from error
+                raise HttpRefusedError(error.error_status_hint, message) from error
             if event is not h11.NEED_DATA:
                 return event
             await self._receive()
@@ -319,7 +326,7 @@ class Connection:
         try:
             data = await self._stream.receive_some(RECEIVE_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise ClientGone("the client closed the connection") from error
+            raise ClientGoneError("the client closed the connection") from error
         self._h11.receive_data(bytes(data))
 
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from supervisor.api.connection import Connection
-from supervisor.api.http import ClientGone, Head, HttpRefused, Response
+from supervisor.api.http import ClientGoneError, Head, HttpRefusedError, Response
 from supervisor.api.refusal import bug, expected, refusal
 from supervisor.errors import BakehouseError
 
@@ -46,23 +46,28 @@ async def _exchange(connection: Connection, answer: Answer) -> bool:
         response = await answer(connection, head)
         if response is not None:
             await connection.reply(response)
-    except Exception as error:
-        told = expected(error)
-        if told is None:
-            await _tell(connection, bug())
-            raise
-        if isinstance(told, ClientGone):
-            return False
-        return await _refuse(connection, told)
+    except Exception as error:  # noqa: BLE001  # what is no expected failure is raised again
+        return await _failed(connection, error)
     return True
 
 
-async def _refuse(connection: Connection, error: BakehouseError | HttpRefused) -> bool:
+async def _failed(connection: Connection, error: Exception) -> bool:
+    """Tell the client what became of its request, and let a bug through."""
+    told = expected(error)
+    if told is None:
+        await _tell(connection, bug())
+        raise error
+    if isinstance(told, ClientGoneError):
+        return False
+    return await _refuse(connection, told)
+
+
+async def _refuse(connection: Connection, error: BakehouseError | HttpRefusedError) -> bool:
     """Tell the client, unless an answer is already under way: then only the log is left."""
     if connection.answered:
         LOG.info("an answer was cut short: %s", error)
         return False
-    return await _tell(connection, refusal(error), final=isinstance(error, HttpRefused))
+    return await _tell(connection, refusal(error), final=isinstance(error, HttpRefusedError))
 
 
 async def _tell(connection: Connection, response: Response, *, final: bool = True) -> bool:
@@ -72,6 +77,6 @@ async def _tell(connection: Connection, response: Response, *, final: bool = Tru
         else:
             await connection.refuse(response)
             await connection.linger()
-    except ClientGone:
+    except ClientGoneError:
         return False
     return not final

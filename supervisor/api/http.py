@@ -24,7 +24,7 @@ FALSE_WORDS = frozenset({"", "0", "no", "false", "none"})
 JsonObject = dict[str, object]
 
 
-class HttpRefused(Exception):
+class HttpRefusedError(Exception):
     """The request cannot be served as HTTP: answer with this status and close the connection.
 
     Not a :class:`supervisor.errors.BakehouseError`: it says nothing about what was asked, only about how.
@@ -36,7 +36,7 @@ class HttpRefused(Exception):
         self.message = message
 
 
-class ClientGone(Exception):
+class ClientGoneError(Exception):
     """The peer closed, broke or stalled the connection; there is nobody left to tell."""
 
 
@@ -150,10 +150,10 @@ def parse_head(event: h11.Request) -> Head:
     """Read a head that h11 has found to be well formed.
 
     Raises:
-        HttpRefused: Another HTTP version, two ways to tell the body's length, or a target that is not text.
+        HttpRefusedError: Another HTTP version, two ways to tell the body's length, or a target that is not text.
     """
     if event.http_version not in {b"1.0", b"1.1"}:
-        raise HttpRefused(
+        raise HttpRefusedError(
             505, "this daemon speaks HTTP/1.1 only; for docker build, set DOCKER_BUILDKIT=0"
         )
     fields: dict[str, str] = {}
@@ -161,11 +161,11 @@ def parse_head(event: h11.Request) -> Head:
         key, text = name.decode("ascii"), value.decode("latin-1")
         fields[key] = f"{fields[key]}, {text}" if key in fields else text
     if "content-length" in fields and "transfer-encoding" in fields:
-        raise HttpRefused(
+        raise HttpRefusedError(
             400, "cannot read the request: both Content-Length and Transfer-Encoding are given"
         )
     if "transfer-encoding" in fields and event.http_version == b"1.0":
-        raise HttpRefused(
+        raise HttpRefusedError(
             400, "cannot read the request: Transfer-Encoding does not exist in HTTP/1.0"
         )
     path, query = _split_target(event.target)
@@ -181,7 +181,7 @@ def _raw_head(event: h11.Request) -> bytes:
 def _split_target(target: bytes) -> tuple[str, Query]:
     """Only ``/path?query``: other forms of a target are for proxies."""
     if not target.startswith(b"/"):
-        raise HttpRefused(400, "cannot read the request: its target does not begin with /")
+        raise HttpRefusedError(400, "cannot read the request: its target does not begin with /")
     raw_path, _, raw_query = target.partition(b"?")
     try:
         path = urllib.parse.unquote_to_bytes(raw_path).decode()
@@ -192,9 +192,9 @@ def _split_target(target: bytes) -> tuple[str, Query]:
             max_num_fields=QUERY_FIELDS_MAX,
         )
     except ValueError as error:  # UnicodeDecodeError is one
-        raise HttpRefused(
+        raise HttpRefusedError(
             400, "cannot read the request: its target is not UTF-8, or too long"
         ) from error
     if any("\0" in text for pair in ((path, ""), *pairs) for text in pair):
-        raise HttpRefused(400, "cannot read the request: its target holds a NUL")
+        raise HttpRefusedError(400, "cannot read the request: its target holds a NUL")
     return path, Query(tuple(pairs))

@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Iterator
 
 from protocol.errors import ErrorKind
-from supervisor.api.http import ClientGone, HttpRefused, Response, json_line
+from supervisor.api.http import ClientGoneError, HttpRefusedError, Response, json_line
 from supervisor.errors import BakehouseError, ResourceExhausted, Unavailable
 
 STATUSES: dict[ErrorKind, int] = {
@@ -33,9 +33,9 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TOO_MANY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
 
 
-def refusal(error: BakehouseError | HttpRefused) -> Response:
+def refusal(error: BakehouseError | HttpRefusedError) -> Response:
     """The answer that tells ``error``: ``{"message": …}``, with the hint on a line of its own, and its kind for us."""
-    if isinstance(error, HttpRefused):
+    if isinstance(error, HttpRefusedError):
         return Response(error.status, json_line({"message": error.message}))
     return Response(
         STATUSES[error.kind], json_line({"message": error.text(), "kind": error.kind.value})
@@ -48,7 +48,7 @@ def bug() -> Response:
     return Response(500, json_line({"message": message, "kind": ErrorKind.INTERNAL.value}))
 
 
-def expected(error: BaseException) -> BakehouseError | HttpRefused | ClientGone | None:
+def expected(error: BaseException) -> BakehouseError | HttpRefusedError | ClientGoneError | None:
     """The one thing to tell about ``error``, which may be a group; None when any part of it is a bug.
 
     The client's leaving outweighs whatever else went wrong, for nobody is left to be told.
@@ -57,7 +57,7 @@ def expected(error: BaseException) -> BakehouseError | HttpRefused | ClientGone 
     if any(one is None for one in told):
         return None
     known = [one for one in told if one is not None]
-    return next((one for one in known if isinstance(one, ClientGone)), known[0])
+    return next((one for one in known if isinstance(one, ClientGoneError)), known[0])
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:
@@ -69,8 +69,8 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
         yield from leaves(inner)
 
 
-def _translated(error: BaseException) -> BakehouseError | HttpRefused | ClientGone | None:
-    if isinstance(error, BakehouseError | HttpRefused | ClientGone):
+def _translated(error: BaseException) -> BakehouseError | HttpRefusedError | ClientGoneError | None:
+    if isinstance(error, BakehouseError | HttpRefusedError | ClientGoneError):
         return error
     if isinstance(error, OSError) and error.errno in _FULL:
         return ResourceExhausted(

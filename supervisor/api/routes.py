@@ -29,7 +29,7 @@ from supervisor.api.docker import (
     volumes,
 )
 from supervisor.api.docker.view_system import API_VERSION, API_VERSION_MIN, dotted
-from supervisor.api.http import Head, HttpRefused, Response
+from supervisor.api.http import Head, HttpRefusedError, Response
 from supervisor.api.native import base_image, host, session
 from supervisor.api.native.hub import Hub
 from supervisor.api.refusal import refusal
@@ -209,7 +209,7 @@ def match(method: str, path: str) -> tuple[Route, Mapping[str, str]]:
     """The route for a request, and what its pattern names in the path.
 
     Raises:
-        HttpRefused: 404 if nothing is there, 405 if it takes other methods.
+        HttpRefusedError: 404 if nothing is there, 405 if it takes other methods.
     """
     methods: set[str] = set()
     for route in _TABLE:
@@ -219,8 +219,8 @@ def match(method: str, path: str) -> tuple[Route, Mapping[str, str]]:
         if found:
             methods.add(route.method)
     if methods:
-        raise HttpRefused(405, f"method not allowed; allowed: {', '.join(sorted(methods))}")
-    raise HttpRefused(404, "page not found")
+        raise HttpRefusedError(405, f"method not allowed; allowed: {', '.join(sorted(methods))}")
+    raise HttpRefusedError(404, "page not found")
 
 
 def split_version(path: str) -> tuple[tuple[int, int], str]:
@@ -259,7 +259,7 @@ async def dispatch(connection: Connection, head: Head, caller: Caller) -> Respon
     version, path = split_version(head.path)
     try:
         route, parameters = match(head.method, path)
-    except HttpRefused as error:
+    except HttpRefusedError as error:
         return refusal(error)  # the connection may go on
     if route.access is Access.ADMIN and not caller.identity.admin:
         raise PermissionDenied(f"cannot use {head.method} {path}: it is for administrators")

@@ -13,7 +13,7 @@ from typing import TypeVar
 import trio
 from typing_extensions import override
 
-from supervisor.api.http import ClientGone
+from supervisor.api.http import ClientGoneError
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class HijackedStream(trio.abc.HalfCloseableStream):
         """Send, in pieces, so that a slow reader is told from one that stalls."""
         try:
             await send_bounded(self._stream, data, self._stall_seconds)
-        except ClientGone as error:
+        except ClientGoneError as error:
             raise trio.BrokenResourceError(str(error)) from error
 
     @override
@@ -115,7 +115,7 @@ async def send_bounded(
     """Send all of ``data``; every piece must be taken within ``stall_seconds``.
 
     Raises:
-        ClientGone: The peer closed, or reads nothing.
+        ClientGoneError: The peer closed, or reads nothing.
     """
     view = memoryview(data)
     for start in range(0, len(view), SEND_PIECE_BYTES):
@@ -123,9 +123,9 @@ async def send_bounded(
             try:
                 await stream.send_all(view[start : start + SEND_PIECE_BYTES])
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise ClientGone("the client closed the connection") from error
+                raise ClientGoneError("the client closed the connection") from error
         if scope.cancelled_caught:
-            raise ClientGone(f"the client has read nothing for {stall_seconds} s")
+            raise ClientGoneError(f"the client has read nothing for {stall_seconds} s")
 
 
 @asynccontextmanager

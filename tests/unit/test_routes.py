@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from supervisor.api.docker import attach, container_list, containers, images, refused, system
-from supervisor.api.http import HttpRefused
+from supervisor.api.http import HttpRefusedError
 from supervisor.api.routes import ROUTES, match, split_version
 from supervisor.errors import InvalidArgument
 
@@ -53,7 +53,7 @@ def test_match(method: str, path: str, handler: object, parameters: dict[str, st
     ],
 )
 def test_no_match(method: str, path: str, status: int) -> None:
-    with pytest.raises(HttpRefused) as caught:
+    with pytest.raises(HttpRefusedError) as caught:
         match(method, path)
     assert caught.value.status == status
 

@@ -29,6 +29,7 @@ from supervisor.runtime.status import Status
 from supervisor.runtime.stdio import STDERR, frame, parse_detach_keys
 
 TAIL_DIGITS_MAX = 12
+EXIT_SECONDS = 10.0
 RESIZE_SECONDS, RESIZE_POLL_SECONDS = 10.0, 0.01
 
 
@@ -167,8 +168,11 @@ async def exec_start(call: Call) -> Response | None:
         await attachment.serve(stream)
         if attachment.detached:
             await made.detached()
-        elif terminal and not made.ended.is_set():
+            return None
+        if terminal and not made.ended.is_set():
             made.hang_up()
+        with trio.move_on_after(EXIT_SECONDS):  # clients ask for the exit code when the stream ends
+            await made.ended.wait()
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         return None
     finally:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+import attrs
+
 from protocol.errors import Fault
 from supervisor.access.requests import ContainerRequest, ExecRequest, HealthRequest
 from supervisor.api.docker import shape_host as host_shape
@@ -41,7 +43,7 @@ def container_request(body: JsonObject, query: Query) -> ContainerRequest:
     host.refuse(host_shape.REFUSED)
     host.known(*host_shape.WITHOUT_MEANING)
     top.known("ArgsEscaped", "OnBuild", "Shell")
-    request = ContainerRequest(
+    own = ContainerRequest(
         image=_image(top),
         name=_name(query, faults),
         command=top.texts_or_none("Cmd", one=True) or None,
@@ -63,15 +65,46 @@ def container_request(body: JsonObject, query: Query) -> ContainerRequest:
         exposed_ports=host_shape.exposed_ports(top.keys("ExposedPorts"), top),
         anonymous_volumes=_volumes(top),
         health=_health(top),
+        network_mode=network_mode,
+        mac_address=top.text("MacAddress") or mac,
+        ip_address=address,
+        aliases=aliases,
+    )
+    request = _with_limits(_with_host(own, host), host)
+    request = attrs.evolve(request, unknown_fields=(*top.unread(), *host.unread()))
+    if request.auto_remove and request.restart.name != "no":
+        host.fault("AutoRemove", "cannot be combined with a restart policy")
+    check(faults, f"create container{request.name and ' '}{request.name}")
+    return request
+
+
+def _with_host(request: ContainerRequest, host: Fields) -> ContainerRequest:
+    """What it has of the host."""
+    return attrs.evolve(
+        request,
         mounts=host_shape.mounts(host),
         read_only_rootfs=host.flag("ReadonlyRootfs"),
-        network_mode=network_mode,
         ports=host_shape.ports(host),
         publish_all=host.flag("PublishAllPorts"),
-        resources=host_shape.resources(host),
         auto_remove=host.flag("AutoRemove"),
         log=host_shape.log(host),
         restart=host_shape.restart(host),
+        dns=host.texts("Dns"),
+        dns_search=host.texts("DnsSearch"),
+        dns_options=host.texts("DnsOptions"),
+        extra_hosts=host.texts("ExtraHosts"),
+        volumes_from=host.texts("VolumesFrom"),
+        links=host.texts("Links"),
+        init=host.flag("Init"),
+        annotations=host.mapping("Annotations"),
+    )
+
+
+def _with_limits(request: ContainerRequest, host: Fields) -> ContainerRequest:
+    """What it is limited to, and what it is let out of."""
+    return attrs.evolve(
+        request,
+        resources=host_shape.resources(host),
         privileged=host.flag("Privileged"),
         pid_mode=host.text("PidMode"),
         ipc_mode=host.text("IpcMode"),
@@ -87,27 +120,11 @@ def container_request(body: JsonObject, query: Query) -> ContainerRequest:
         sysctls=host.mapping("Sysctls"),
         ulimits=host_shape.ulimits(host),
         shm_bytes=host.number("ShmSize", 0),
-        dns=host.texts("Dns"),
-        dns_search=host.texts("DnsSearch"),
-        dns_options=host.texts("DnsOptions"),
-        extra_hosts=host.texts("ExtraHosts"),
-        volumes_from=host.texts("VolumesFrom"),
-        links=host.texts("Links"),
-        init=host.flag("Init"),
         oom_score_adj=host.number("OomScoreAdj", -1_000, 1_000),
         runtime=host.text("Runtime"),
         masked_paths=host.texts_or_none("MaskedPaths"),
         readonly_paths=host.texts_or_none("ReadonlyPaths"),
-        annotations=host.mapping("Annotations"),
-        mac_address=top.text("MacAddress") or mac,
-        ip_address=address,
-        aliases=aliases,
-        unknown_fields=(*top.unread(), *host.unread()),
     )
-    if request.auto_remove and request.restart.name != "no":
-        host.fault("AutoRemove", "cannot be combined with a restart policy")
-    check(faults, f"create container{request.name and ' '}{request.name}")
-    return request
 
 
 def _image(top: Fields) -> str:

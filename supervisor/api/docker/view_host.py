@@ -26,36 +26,19 @@ def host_config(request: ContainerRequest) -> JsonObject:
         "AutoRemove": request.auto_remove,
         "VolumeDriver": "",
         "VolumesFrom": _list(request.volumes_from),
-        "CapAdd": _list(request.cap_add),
-        "CapDrop": _list(request.cap_drop),
-        "CgroupnsMode": request.cgroupns_mode,
         "Dns": list(request.dns),
         "DnsOptions": list(request.dns_options),
         "DnsSearch": list(request.dns_search),
         "ExtraHosts": _list(request.extra_hosts),
-        "GroupAdd": _list(request.group_add),
-        "IpcMode": request.ipc_mode or "private",
-        "Cgroup": "",
         "Links": _list(request.links),
-        "OomScoreAdj": request.oom_score_adj,
-        "PidMode": request.pid_mode,
-        "Privileged": request.privileged,
         "PublishAllPorts": request.publish_all,
-        "ReadonlyRootfs": request.read_only_rootfs,
-        "SecurityOpt": _list(request.security_opt),
-        "UTSMode": request.uts_mode,
-        "UsernsMode": request.userns_mode,
         "ShmSize": request.shm_bytes,
-        "Sysctls": dict(request.sysctls) or None,
-        "Runtime": request.runtime,
         "ConsoleSize": [0, 0],
-        "Isolation": "",
         "Tmpfs": {
             mount.target: _tmpfs(mount) for mount in request.mounts if mount.kind is MountKind.TMPFS
         }
         or None,
         "Mounts": [_mount(mount) for mount in request.mounts if _is_mount(mount)] or None,
-        "Init": request.init,
         "Devices": [
             {
                 "PathOnHost": device.host_path,
@@ -64,16 +47,39 @@ def host_config(request: ContainerRequest) -> JsonObject:
             }
             for device in request.devices
         ],
-        "DeviceCgroupRules": None,
-        "DeviceRequests": None,
         "Ulimits": [
             {"Name": name, "Soft": soft, "Hard": hard} for name, soft, hard in request.ulimits
         ]
         or None,
+        **_resources(request.resources),
+        **_isolation(request),
+    }
+
+
+def _isolation(request: ContainerRequest) -> JsonObject:
+    return {
+        "CapAdd": _list(request.cap_add),
+        "CapDrop": _list(request.cap_drop),
+        "CgroupnsMode": request.cgroupns_mode,
+        "IpcMode": request.ipc_mode or "private",
+        "OomScoreAdj": request.oom_score_adj,
+        "PidMode": request.pid_mode,
+        "Privileged": request.privileged,
+        "ReadonlyRootfs": request.read_only_rootfs,
+        "SecurityOpt": _list(request.security_opt),
+        "UTSMode": request.uts_mode,
+        "UsernsMode": request.userns_mode,
+        "Sysctls": dict(request.sysctls) or None,
+        "Runtime": request.runtime,
+        "Isolation": "",
+        "Init": request.init,
+        "DeviceCgroupRules": None,
+        "DeviceRequests": None,
         "MaskedPaths": _list(request.masked_paths),
         "ReadonlyPaths": _list(request.readonly_paths),
-        **_resources(request.resources),
         "CgroupParent": request.cgroup_parent,
+        "GroupAdd": _list(request.group_add),
+        "Cgroup": "",
     }
 
 

@@ -11,7 +11,7 @@ from supervisor.api.docker.container_list import seen
 from supervisor.api.docker.images import listed_images
 from supervisor.api.docker.networks import view as network_view
 from supervisor.api.docker.view_container import listed
-from supervisor.api.http import HttpRefused
+from supervisor.api.http import HttpRefusedError
 from supervisor.api.native.stream import Subscriber, serve_stream
 from supervisor.api.streams import ReplayStream
 from supervisor.clock import now_ns
@@ -21,7 +21,9 @@ from supervisor.monitor.monitor import Tick
 async def stream(call: Call) -> None:
     """``GET /bakehouse/v1/stream``, upgraded to a websocket."""
     if call.head.upgrade() != "websocket":
-        raise HttpRefused(426, "the event stream is a websocket: upgrade the connection to one")
+        raise HttpRefusedError(
+            426, "the event stream is a websocket: upgrade the connection to one"
+        )
     visible_to = None if call.identity.admin else call.identity.owner
     subscriber = Subscriber(visible_to, lambda: _samples(call), lambda: _snapshot(call))
     wire = ReplayStream(call.connection.take_over(), call.head.raw)

@@ -5,21 +5,60 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor.access.requests import ContainerRequest
 from supervisor.api.docker.shape_build import build_request, filters, volume_request
 from supervisor.api.docker.shape_container import container_request, exec_request
 from supervisor.api.docker.shape_host import parse_bind, parse_port, parse_tmpfs
 from supervisor.api.http import Query
-from supervisor.errors import BakehouseError, InvalidArgument
+from supervisor.errors import InvalidArgument
 
-TOP = (
-    "Image Cmd Entrypoint Env Labels ExposedPorts Volumes Healthcheck HostConfig NetworkingConfig StopTimeout "
-    "Hostname WorkingDir User Tty NetworkDisabled MacAddress StopSignal Name Driver DriverOpts"
-).split()
-HOST = (
-    "Binds Mounts Tmpfs PortBindings RestartPolicy LogConfig Memory MemorySwap NanoCpus CpuQuota PidsLimit Devices "
-    "Ulimits CapAdd Sysctls NetworkMode Init OomKillDisable BlkioDeviceReadBps Isolation CpusetCpus MaskedPaths Nobody"
-).split()
+TOP = [
+    "Image",
+    "Cmd",
+    "Entrypoint",
+    "Env",
+    "Labels",
+    "ExposedPorts",
+    "Volumes",
+    "Healthcheck",
+    "HostConfig",
+    "NetworkingConfig",
+    "StopTimeout",
+    "Hostname",
+    "WorkingDir",
+    "User",
+    "Tty",
+    "NetworkDisabled",
+    "MacAddress",
+    "StopSignal",
+    "Name",
+    "Driver",
+    "DriverOpts",
+]
+HOST = [
+    "Binds",
+    "Mounts",
+    "Tmpfs",
+    "PortBindings",
+    "RestartPolicy",
+    "LogConfig",
+    "Memory",
+    "MemorySwap",
+    "NanoCpus",
+    "CpuQuota",
+    "PidsLimit",
+    "Devices",
+    "Ulimits",
+    "CapAdd",
+    "Sysctls",
+    "NetworkMode",
+    "Init",
+    "OomKillDisable",
+    "BlkioDeviceReadBps",
+    "Isolation",
+    "CpusetCpus",
+    "MaskedPaths",
+    "Nobody",
+]
 WORDS = st.sampled_from(
     ["", "a", "/", "/a", "a:/b", "/a:/b:ro", "80/tcp", "80", "99999", "bind", "volume", "-1", "0-1"]
 )
@@ -59,11 +98,9 @@ BODIES = st.dictionaries(st.sampled_from(TOP), VALUES, max_size=6)
 @settings(max_examples=300, deadline=None)
 def test_container(body: dict[str, object], host: object) -> None:
     try:
-        request = container_request({"Image": "a", **body, "HostConfig": host}, Query())
-    except InvalidArgument as error:
-        assert error.faults
+        container_request({"Image": "a", **body, "HostConfig": host}, Query())
+    except InvalidArgument:
         return
-    assert isinstance(request, ContainerRequest)
 
 
 @given(BODIES)
@@ -89,8 +126,8 @@ def test_build_and_filters(pairs: list[tuple[str, str]]) -> None:
     for parse in (build_request, filters):
         try:
             parse(Query(tuple(pairs)))
-        except BakehouseError as error:
-            assert isinstance(error, InvalidArgument)
+        except InvalidArgument:
+            continue
 
 
 @given(st.text(alphabet="ab/:.,-0kmg=", max_size=20))
