@@ -21,25 +21,17 @@ from protocol.events import EventData, ImageDelete, ImagePrune, ImagePublish, Im
 from supervisor import clock
 from supervisor.access.identity import Identity
 from supervisor.database.database import Database
-from supervisor.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
+from supervisor.errors import InvalidArgument, NotFound, PermissionDenied
 from supervisor.events.journal import Events
 from supervisor.oci import digest as digests
 from supervisor.oci import image as oci
 from supervisor.oci import reference as references
-from supervisor.oci.reference import Reference, short_id
+from supervisor.oci.reference import Reference
 from supervisor.store import image_records as records
+from supervisor.store import image_removal
 from supervisor.store.image_records import SHARED, Image
+from supervisor.store.image_removal import User as User  # noqa: PLC0414  # UsersOf speaks of it
 from supervisor.store.layers import Layers
-
-
-@attrs.frozen
-class User:
-    """A container that uses an image."""
-
-    container: str
-    running: bool
-    owner: int
-
 
 UsersOf = Callable[[str], Sequence[User]]
 
@@ -277,7 +269,7 @@ class Images:
 
         def work(connection: sqlite3.Connection) -> list[Removed]:
             image = resolve_in(connection, scope_of(identity), text)
-            _check_may_remove(identity, image, text)
+            image_removal.check_allowed(image, text, admin=identity.admin)
             return [*self._remove_in(connection, identity, image, text, force=force)]
 
         removed = await self.database.write(work)
@@ -314,43 +306,15 @@ class Images:
         *,
         force: bool,
     ) -> Sequence[Removed]:
-        name = _name_meant(image, text)
-        if name is None:
-            self._check_id_removal(image, force=force)
-            return self._forget(connection, identity, image, image.names)
         users = self._users(image)
-        last = len(image.names) == 1
-        if last and users and not force:
-            message = (
-                f'conflict: unable to remove repository reference "{name.familiar}" (must force) - container'
-                f" {users[0].container[:12]} is using its referenced image {short_id(image.id)}"
-            )
-            raise Conflict(message, hint="remove the container first, or use --force")
-        if last and not any(user.running for user in users):
+        name = image_removal.name_meant(image, text)
+        if name is None:
+            image_removal.check_by_id(image, users, force=force)
+            return self._forget(connection, identity, image, image.names)
+        image_removal.check_by_name(image, users, name, force=force)
+        if len(image.names) == 1 and not any(user.running for user in users):
             return self._forget(connection, identity, image, [name])
         return self._unname(connection, identity, image, [name])
-
-    def _check_id_removal(self, image: Image, *, force: bool) -> None:
-        if len({name.repository for name in image.names}) > 1 and not force:
-            message = (
-                f"conflict: unable to delete {short_id(image.id)} (must be forced) - image is referenced in"
-                " multiple repositories"
-            )
-            raise Conflict(message)
-        users = self._users(image)
-        running = [user for user in users if user.running]
-        if running:
-            message = (
-                f"conflict: unable to delete {short_id(image.id)} (cannot be forced) - image is being used by"
-                f" running container {running[0].container[:12]}"
-            )
-            raise Conflict(message, hint="stop and remove the container first")
-        if users and not force:
-            message = (
-                f"conflict: unable to delete {short_id(image.id)} (must be forced) - image is being used by"
-                f" stopped container {users[0].container[:12]}"
-            )
-            raise Conflict(message, hint="remove the container first, or use --force")
 
     def _forget(
         self,
@@ -456,25 +420,6 @@ def _all(connection: sqlite3.Connection, scope: Sequence[int]) -> list[Image]:
         else:
             own[image.id] = attrs.evolve(image, names=seen)
     return sorted(own.values(), key=lambda image: (image.created_ns, image.id), reverse=True)
-
-
-def _check_may_remove(identity: Identity, image: Image, text: str) -> None:
-    if image.shared and not identity.admin:
-        raise PermissionDenied(
-            f"cannot remove {text}: the administrators share it with everybody",
-            hint="it takes nothing of your quota",
-        )
-
-
-def _name_meant(image: Image, text: str) -> Reference | None:
-    """The name of the image that ``text`` is; ``None`` when it is an id."""
-    try:
-        name = references.parse(text)
-    except InvalidArgument:
-        return None
-    if name.digest:
-        return next((one for one in image.names if one.repository == name.repository), None)
-    return name.tagged if name.tagged in image.names else None
 
 
 def _matches(image: Image, wanted: ImageFilter, before_ns: int, since_ns: int) -> bool:
