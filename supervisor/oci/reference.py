@@ -51,7 +51,9 @@ class Reference:
         if self.domain != DEFAULT_DOMAIN:
             return self.repository
         short = self.path.removeprefix(OFFICIAL)
-        return self.path if "/" in short else short
+        familiar = self.path if "/" in short else short
+        # ``docker.io/a.b/c`` without its host would be c on the host a.b.
+        return familiar if _split_domain(familiar) == (self.domain, self.path) else self.repository
 
     @property
     def familiar(self) -> str:

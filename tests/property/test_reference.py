@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from supervisor.errors import InvalidArgument
@@ -19,6 +19,7 @@ DIGEST = st.sampled_from(["", "@sha256:" + "0f" * 32])
 
 
 @given(DOMAIN, PATH, TAG, DIGEST)
+@example("docker.io/", "0.0/0", "", "")
 def test_familiar_and_canonical_name_the_same(
     domain: str, path: str, tag: str, digest: str
 ) -> None:
