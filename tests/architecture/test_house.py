@@ -56,7 +56,7 @@ IMPURE = {
     "trio",
 }
 
-MACHINE = re.compile(r"/work/|/opt/(pypi|wheels)|/root/\.pyenv")
+MACHINE = re.compile(r"/work/(main|shared)|/opt/(pypi|wheels)|/root/\.pyenv")
 """Paths of one developer's machine."""
 
 BLIND_WITH_REASON = re.compile(r"# noqa: BLE001 +# \w")
