@@ -63,6 +63,8 @@ async def attach(call: Call) -> None:
                     )
         if attachment is not None:
             await attachment.serve(stream)
+            if attachment.detached:
+                await keeper.detached()
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         return
     finally:
