@@ -55,3 +55,36 @@ async def together(*jobs: Callable[[], Awaitable[None]]) -> None:
             nursery.start_soon(do, job)
     if failures:
         raise failures[0]
+
+
+async def each_to_its_end(*jobs: Callable[[], Awaitable[None]]) -> None:
+    """Do all ``jobs`` at once, each to its end also when others fail; for taking things apart.
+
+    Raises:
+        BakehouseError: What the first job that failed raised.
+    """
+    failures: list[BakehouseError] = []
+
+    async def do(job: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await job()
+        except BakehouseError as error:
+            failures.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for job in jobs:
+            nursery.start_soon(do, job)
+    if failures:
+        raise failures[0]
+
+
+async def first_of(*events: trio.Event) -> None:
+    """Return when one of ``events`` is set."""
+
+    async def wait(event: trio.Event) -> None:
+        await event.wait()
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for event in events:
+            nursery.start_soon(wait, event)

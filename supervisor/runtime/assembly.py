@@ -13,10 +13,12 @@ from functools import partial
 from pathlib import Path
 
 import orjson
+import trio
 from attrs import frozen
 
 from supervisor.access.owners import Owner
 from supervisor.access.requests import MountKind
+from supervisor.errors import Conflict
 from supervisor.linux import beneath, mounts
 from supervisor.linux.idmap import IdMap
 from supervisor.network.networks import Endpoint
@@ -28,9 +30,10 @@ from supervisor.runtime.passwd import ContainerUser, resolve_user
 from supervisor.runtime.records import ContainerRecord, MountRecord
 from supervisor.runtime.seccomp import runtime_seccomp
 from supervisor.runtime.spec import ProcessInputs, SpecInputs, SpecMount
-from supervisor.tasks import in_thread, together
+from supervisor.tasks import each_to_its_end, in_thread, together
 
 ACCOUNT_FILE_BYTES_MAX = 1_048_576
+BUSY_PAUSE_SECONDS, BUSY_PAUSE_SECONDS_MAX = 0.005, 0.5
 
 
 @frozen
@@ -64,6 +67,12 @@ async def assemble(parts: Parts, record: ContainerRecord) -> Surroundings:
         InvalidArgument: A user the image does not know.
         Unavailable: The host refuses.
     """
+    with mounts.told_as(f"start container {record.name}"):
+        return await _assemble(parts, record)
+
+
+async def _assemble(parts: Parts, record: ContainerRecord) -> Surroundings:
+    told = partial(mounts.told_as, f"start container {record.name}")
     owner = await parts.owners.owner(record.owner, remapped=record.remapped)
     session = session_paths(parts.run_root, record)
     await own_directory(session.directory.parent, owner)
@@ -73,7 +82,8 @@ async def assemble(parts: Parts, record: ContainerRecord) -> Surroundings:
     limits = limits_of(record.request.resources, parts.config.runtime.pids_max)
 
     async def prepare_rootfs() -> None:
-        await parts.store.snapshots.prepare(record.id, record.layers, owner)
+        with told():
+            await parts.store.snapshots.prepare(record.id, record.layers, owner)
 
     async def prepare_group() -> None:
         await parts.tree.create(owner.uid, group, limits)
@@ -107,21 +117,41 @@ async def assemble(parts: Parts, record: ContainerRecord) -> Surroundings:
 
 
 async def dismantle(parts: Parts, record: ContainerRecord) -> None:
-    """Nothing of the container's surroundings is left: no process, mount, link, cgroup or session directory."""
+    """Nothing of the container's surroundings is left: no process, mount, link, cgroup or session directory.
+
+    What can be taken down is, also when something else cannot.
+
+    Raises:
+        Conflict: Somebody looks into the root file system (a copy, for example).
+        Internal: The runtime or the host refuses.
+    """
     session = session_paths(parts.run_root, record)
     await parts.tree.clear(container_group(record.owner, record.id))
 
     async def unmount() -> None:
         for number in range(len(record.mounts)):
             await mounts.unmount(parts.spawner, session.directory / "mounts" / str(number))
-        await parts.store.snapshots.unmount(record.id)
+        await _unmount_root(parts, record.id)
 
-    await together(
-        partial(parts.runtime.delete, parts.spawner, record.id),
-        partial(parts.networks.detach, record.id),
-        unmount,
-    )
+    async def forget() -> None:
+        with mounts.told_as(f"have {parts.runtime.name} forget container {record.name}"):
+            await parts.runtime.delete(parts.spawner, record.id)
+
+    await each_to_its_end(forget, partial(parts.networks.detach, record.id), unmount)
     await in_thread(lambda: shutil.rmtree(session.directory, ignore_errors=True))
+
+
+async def _unmount_root(parts: Parts, key: str) -> None:
+    """Who prepares an exec holds the root open for a moment: that ends by itself."""
+    pause = BUSY_PAUSE_SECONDS
+    while True:
+        try:
+            return await parts.store.snapshots.unmount(key)
+        except Conflict:
+            if pause > BUSY_PAUSE_SECONDS_MAX:
+                raise
+        await trio.sleep(pause)
+        pause *= 2
 
 
 def container_user(root_fd: int, user: str, owner: Owner) -> ContainerUser:
@@ -156,7 +186,8 @@ def make_working_directory(root_fd: int, path: str, id_map: IdMap) -> None:
         InvalidArgument: Something else is in the way.
     """
     uid, gid = id_map.uid_outside(0), id_map.gid_outside(0)
-    beneath.make_directories_beneath(root_fd, path, 0o755, uid, gid)
+    with mounts.told_as(f"use the working directory {path!r}"):
+        beneath.make_directories_beneath(root_fd, path, 0o755, uid, gid)
 
 
 def _fresh_directories(session: SessionPaths, log_directory: Path) -> None:

@@ -71,13 +71,14 @@ class Ledger:
     async def write_exec(
         self, container: ContainerRecord, record: ExecRecord, events: Sequence[EventData] = ()
     ) -> None:
-        """The exec is now so."""
+        """The exec is now so; of a container that is gone there is nothing to write."""
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute(
-                "INSERT INTO execs (id, container_id, record) VALUES (?, ?, ?)"
+                "INSERT INTO execs (id, container_id, record)"
+                " SELECT ?, id, ? FROM containers WHERE id = ?"
                 " ON CONFLICT (id) DO UPDATE SET record = excluded.record",
-                (record.id, container.id, dump(record)),
+                (record.id, dump(record), container.id),
             )
             self._tell(connection, container, events)
 

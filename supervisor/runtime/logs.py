@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import attrs
@@ -81,6 +83,23 @@ def wanted(entry: LogEntry, query: LogQuery) -> bool:
 def files_of(log: Path, files_max: int) -> list[Path]:
     """The log's files that may exist, oldest first."""
     return [log.with_name(f"{log.name}.{number}") for number in range(files_max - 1, 0, -1)] + [log]
+
+
+def rotate(log: Path, bytes_max: int, files_max: int) -> bool:
+    """Move the log's files on by one if the current one has grown too large; whether conmon must open it anew.
+
+    What goes while this looks was its container's, and has gone with it.
+    """
+    try:
+        if log.stat().st_size < bytes_max:
+            return False
+        names = files_of(log, files_max)
+        for older, newer in pairwise(names):
+            with suppress(FileNotFoundError):
+                newer.replace(older)
+    except OSError:
+        return False
+    return True
 
 
 async def read_log(

@@ -74,7 +74,10 @@ class OciRuntime:
         done = await spawner.run(Command(self.command("state", container_id), env=ENVIRONMENT))
         if done.returncode != 0:
             return None
-        state = orjson.loads(done.stdout)
+        try:
+            state = orjson.loads(done.stdout)
+        except orjson.JSONDecodeError:
+            return None
         return str(state.get("status")) if isinstance(state, dict) else None
 
     async def _verb(self, spawner: Spawner, verb: str, *words: str) -> None:
