@@ -53,6 +53,7 @@ class Attachment:
         self._watch = DetachWatch(parse_detach_keys(request.detach_keys)) if terminal else None
         self._socket: trio.socket.SocketType | None = None
         self._settled = trio.Event()
+        self._closed = False
 
     async def connect(self, attach_socket: Path) -> None:
         """Be at the session whose socket this is.
@@ -60,7 +61,11 @@ class Attachment:
         Raises:
             Unavailable: The session has ended.
         """
-        self._socket = await connect_socket(attach_socket)
+        connection = await connect_socket(attach_socket)
+        if self._closed:  # the client left meanwhile
+            connection.close()
+            return
+        self._socket = connection
         self._settled.set()
 
     def give_up(self) -> None:
@@ -82,6 +87,7 @@ class Attachment:
 
     def close(self) -> None:
         """Let go of the session; nothing else ends by it."""
+        self._closed = True
         if self._socket is not None:
             self._socket.close()
 
@@ -114,6 +120,45 @@ class Attachment:
             if self.detached:
                 scope.cancel()
                 return
+
+
+class WaitingAttachments:
+    """Those who wait for a container's next run. Some come and some go at any moment."""
+
+    def __init__(self) -> None:
+        self._waiting: set[Attachment] = set()
+
+    def add(self, attachment: Attachment) -> None:
+        """It is connected when the session runs."""
+        self._waiting.add(attachment)
+
+    def discard(self, attachment: Attachment) -> None:
+        """It does not wait any more."""
+        self._waiting.discard(attachment)
+
+    async def connect(self, attach_socket: Path) -> None:
+        """All who wait are at the session.
+
+        Raises:
+            Unavailable: It has ended.
+        """
+        while self._waiting:
+            attachment = next(iter(self._waiting))
+            await attachment.connect(attach_socket)
+            self._waiting.discard(attachment)
+
+    async def connect_rest(self, attach_socket: Path) -> None:
+        """The same for those who came too late for the first instruction; a session that has ended has none."""
+        try:
+            await self.connect(attach_socket)
+        except Unavailable:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """There is no session for them."""
+        for attachment in self._waiting:
+            attachment.give_up()
+        self._waiting.clear()
 
 
 async def connect_socket(attach_socket: Path) -> trio.socket.SocketType:

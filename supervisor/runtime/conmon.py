@@ -12,9 +12,11 @@ runs outside the limits even for a moment. See conmon(8).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -23,7 +25,9 @@ import trio
 from typing_extensions import override
 
 from supervisor.errors import Internal
+from supervisor.linux.mounts import told_as
 from supervisor.linux.spawner import Command, Spawner
+from supervisor.runtime.cgroup_tree import CgroupTree, monitors_group
 from supervisor.runtime.oci_runtime import ENVIRONMENT, OciRuntime, last_line
 from supervisor.tasks import in_thread
 
@@ -151,37 +155,74 @@ class Session(trio.abc.AsyncResource):
 async def open_session(
     spawner: Spawner, conmon: str, runtime: OciRuntime, inputs: SessionInputs
 ) -> Session:
-    """Start a conmon, waiting at its start pipe. The caller must close the session."""
-    sync_read, sync_write = os.pipe2(os.O_CLOEXEC)
-    start_read, start_write = os.pipe2(os.O_CLOEXEC)
-    attach_read, attach_write = os.pipe2(os.O_CLOEXEC) if inputs.attached else (None, None)
-    complaints = os.open(
-        inputs.paths.complaints, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
-    )
-    session = Session(inputs.paths, sync_read, start_write, attach_read)
-    keep = {SYNC_FD: sync_write, START_FD: start_read}
-    if attach_write is not None:
-        keep[ATTACH_FD] = attach_write
-    try:
-        process = await spawner.spawn(
-            Command(
-                _arguments(conmon, runtime, inputs),
-                env=_environment(inputs),
-                stderr=complaints,
-                keep_fds=keep,
-                cgroup_fds=tuple(inputs.monitor_fds),
-            )
+    """Start a conmon. The caller must close the session.
+
+    Cancelled, or with the session closed early, it may have begun to create; whoever has the container's cgroup cleared
+    and calls :func:`end_monitors` then leaves nothing of it.
+
+    Raises:
+        Internal, NotFound, …: It cannot be started; the kernel's words.
+    """
+    with contextlib.ExitStack() as theirs:
+        complaints = _opened(inputs.paths.complaints)
+        theirs.callback(os.close, complaints)
+        sync_read, sync_write = os.pipe2(os.O_CLOEXEC)
+        theirs.callback(os.close, sync_write)
+        start_read, start_write = os.pipe2(os.O_CLOEXEC)
+        theirs.callback(os.close, start_read)
+        keep = {SYNC_FD: sync_write, START_FD: start_read}
+        attach_read = None
+        if inputs.attached:
+            attach_read, keep[ATTACH_FD] = os.pipe2(os.O_CLOEXEC)
+            theirs.callback(os.close, keep[ATTACH_FD])
+        session = Session(inputs.paths, sync_read, start_write, attach_read)
+        command = Command(
+            _arguments(conmon, runtime, inputs),
+            env=_environment(inputs),
+            stderr=complaints,
+            keep_fds=keep,
+            cgroup_fds=tuple(inputs.monitor_fds),
         )
-        async with process:
-            await session.go()
-            await process.wait()
-    except BaseException:
-        await trio.aclose_forcefully(session)  # the pipes' end makes conmon give up
-        raise
-    finally:
-        for fd in (*keep.values(), complaints):
-            os.close(fd)
+        try:
+            with told_as("start the container monitor"):
+                process = await spawner.spawn(command)
+            async with process:
+                with contextlib.suppress(trio.BrokenResourceError):  # then it says why
+                    await session.go()
+                await process.wait()
+        except BaseException:
+            await trio.aclose_forcefully(session)  # the pipes' end makes conmon give up
+            raise
     return session
+
+
+def _opened(complaints: Path) -> int:
+    with told_as("start the container monitor"):
+        return os.open(complaints, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+
+async def end_monitors(tree: CgroupTree, owner: int, chosen: Callable[[str], bool]) -> None:
+    """The owner's conmons of the ``chosen`` containers (by id), their execs' too, are killed.
+
+    For those that nobody believes to end by themselves: what they have not written yet is lost.
+    """
+    await in_thread(lambda: _end_monitors(tree.cgroups.pids(monitors_group(owner)), chosen))
+
+
+def _end_monitors(pids: Collection[int], chosen: Callable[[str], bool]) -> None:
+    for pid in pids:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"-c" in words and chosen(words[words.index(b"-c") + 1].decode(errors="replace")):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        finally:
+            os.close(pidfd)
 
 
 def _environment(inputs: SessionInputs) -> Mapping[str, str]:
@@ -260,11 +301,9 @@ def control(paths: SessionPaths, kind: int, first: int, second: int) -> None:
 
     A session that has just ended is told nothing.
     """
-    try:
+    with contextlib.suppress(OSError):
         fifo = os.open(paths.control, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        os.write(fifo, f"{kind} {first} {second}\n".encode())
-    finally:
-        os.close(fifo)
+        try:
+            os.write(fifo, f"{kind} {first} {second}\n".encode())
+        finally:
+            os.close(fifo)

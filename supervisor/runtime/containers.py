@@ -52,6 +52,7 @@ class Containers:
         self._keepers: dict[str, Keeper] = {}
         self._names: dict[tuple[int, str], str] = {}
         self._execs: dict[str, Exec] = {}
+        self._renaming = trio.Lock()
 
     # --- finding -----------------------------------------------------------------------------------------------
 
@@ -137,7 +138,8 @@ class Containers:
                 await self._unmake(keeper)
             raise
         self._keepers[record.id] = keeper
-        await self._nursery.start(keeper.run)
+        with finish_within(CLEANUP_SECONDS):  # it is there now, whoever goes away
+            await self._nursery.start(keeper.run)
         return keeper, []
 
     def _admit(self, identity: Identity) -> None:
@@ -207,15 +209,20 @@ class Containers:
             InvalidArgument: Nobody may be called so.
             AlreadyExists: Another of the owner's is.
         """
-        old = keeper.record.name
-        wanted = attrs.evolve(keeper.record, name=checked_name(name))
-        self._reserve(wanted)
-        try:
-            await keeper.perform(lambda: keeper.rename(wanted.name))
-        finally:
-            stale = old if keeper.record.name == wanted.name else wanted.name
-            if stale != keeper.record.name:
-                self._names.pop((keeper.record.owner, stale), None)
+        wanted = checked_name(name)
+        await keeper.perform(lambda: self._rename(keeper, wanted))
+
+    async def _rename(self, keeper: Keeper, name: str) -> None:
+        """Done as a change, so that the names agree with what was written, whoever goes away meanwhile."""
+        async with self._renaming:
+            old = keeper.record.name
+            self._reserve(attrs.evolve(keeper.record, name=name))
+            try:
+                await keeper.rename(name)
+            finally:
+                stale = old if keeper.record.name == name else name
+                if stale != keeper.record.name:
+                    self._names.pop((keeper.record.owner, stale), None)
 
     def _forget(self, keeper: Keeper) -> None:
         self._keepers.pop(keeper.record.id, None)

@@ -32,14 +32,22 @@ class Ending:
     reason: str = ""
 
 
+@attrs.frozen
+class Exit:
+    """How a run ended, for those who wait for it. ``error`` says why a code is not known."""
+
+    code: int
+    error: str = ""
+
+
 def read_ending(paths: SessionPaths) -> Ending | None:
     """What the exit file says; None if it is not (wholly) written."""
     try:
-        text = paths.exit_file.read_text()
+        text = paths.exit_file.read_text().strip()
         time_ns = paths.exit_file.stat().st_mtime_ns
-    except OSError:
+    except (OSError, ValueError):
         return None
-    return Ending(int(text), time_ns) if text.strip().isdigit() else None
+    return Ending(int(text), time_ns) if text.isascii() and text.isdigit() else None
 
 
 async def await_ending(paths: SessionPaths) -> Ending:
@@ -51,7 +59,7 @@ async def await_ending(paths: SessionPaths) -> Ending:
             ending = await in_thread(lambda: read_ending(paths))
             if ending is not None:
                 return ending
-            if not await in_thread(lambda: _monitored(paths)):
+            if not await in_thread(lambda: monitored(paths)):
                 break
             await trio.sleep(pause)
             pause = min(2 * pause, POLL_SECONDS_MAX)
@@ -59,7 +67,7 @@ async def await_ending(paths: SessionPaths) -> Ending:
     return late or Ending(UNKNOWN_CODE, ended_ns, "its monitor was lost, and the exit code with it")
 
 
-def _monitored(paths: SessionPaths) -> bool:
+def monitored(paths: SessionPaths) -> bool:
     """Whether a conmon of this session is still there."""
     try:
         pid = int(paths.monitor_pid_file.read_text())

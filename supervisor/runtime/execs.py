@@ -24,16 +24,15 @@ from supervisor.runtime import spec
 from supervisor.runtime.assembly import capabilities_of, container_user, session_paths
 from supervisor.runtime.attach import Attachment, AttachRequest
 from supervisor.runtime.cgroup_tree import monitors_group
+from supervisor.runtime.complaints import NOT_FOUND_CODE, reworded
 from supervisor.runtime.conmon import SessionInputs, SessionPaths, control, open_session
-from supervisor.runtime.endings import await_ending
+from supervisor.runtime.endings import await_ending, monitored, read_ending
 from supervisor.runtime.keeper import RESIZE, Keeper
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.processes import identify, open_process, send_signal, wait_end
 from supervisor.runtime.records import ExecRecord, ProcessIdentity
 from supervisor.tasks import in_thread
-
-NOT_FOUND_CODE, NOT_EXECUTABLE_CODE = 127, 126
 
 
 class Exec:
@@ -66,52 +65,49 @@ class Exec:
         await self._write(ExecCreate(exec_id=self.record.id, command=self.command_line))
 
     async def start(self, attachment: Attachment | None, *, terminal: bool) -> None:
-        """It runs, with the client at its stdio where there is one.
+        """It runs, with the client at its stdio where there is one. A caller who goes away takes nothing with them.
 
         Raises:
             Conflict: It was started before, or its container does not run; Docker's wording.
             Internal: The runtime could not start it; the exit code is 126 or 127 then.
         """
-        if self.record.started:
-            raise Conflict(f"Error: Exec command {self.record.id} is already running")
-        if not self.keeper.alive:
-            raise Conflict(f"Container {self.keeper.record.id} is not running")
-        self.record = attrs.evolve(self.record, started=True)
         await self.keeper.perform(lambda: self._start(attachment, terminal=terminal))
 
     async def _start(self, attachment: Attachment | None, *, terminal: bool) -> None:
+        if self.record.started:
+            raise Conflict(f"Error: Exec command {self.record.id} is already running")
+        if not self.keeper.hosts(self.ended):
+            raise Conflict(f"Container {self.keeper.record.id} is not running")
+        self.record = attrs.evolve(self.record, started=True)
         try:
+            await self._write(ExecStart(exec_id=self.record.id, command=self.command_line))
             await self._run(attachment, terminal=terminal)
         except BakehouseError as error:
-            code = NOT_EXECUTABLE_CODE if "ermission denied" in error.message else NOT_FOUND_CODE
-            self.record = attrs.evolve(self.record, exit_code=code, failure=error.message)
-            await self._write(ExecDie(exec_id=self.record.id, exit_code=code))
+            text, code = reworded(error.message)
             if attachment is not None:
                 attachment.give_up()
-            self.ended.set()
-            await in_thread(lambda: shutil.rmtree(self._paths.directory, ignore_errors=True))
+            await self._end(code or NOT_FOUND_CODE, text)
             raise
 
     async def _run(self, attachment: Attachment | None, *, terminal: bool) -> None:
         parts, container = self._parts, self.keeper.record
         await self._prepare(terminal=terminal)
         fds = await in_thread(lambda: parts.tree.cgroups.entry_fds(monitors_group(container.owner)))
-        inputs = SessionInputs(
-            paths=self._paths,
-            log=None,
-            log_bytes_max=0,
-            entry_paths=parts.tree.entry_paths(self.keeper.group),
-            monitor_fds=fds,
-            terminal=terminal,
-            open_stdin=attachment is not None and attachment.request.stdin,
-            stdin_once=True,
-            is_exec=True,
-            attached=attachment is not None,
-        )
         try:
-            session = await open_session(
-                parts.spawner, parts.config.runtime.conmon, parts.runtime, inputs
+            inputs = SessionInputs(
+                paths=self._paths,
+                log=None,
+                log_bytes_max=0,
+                entry_paths=parts.tree.entry_paths(self.keeper.group),
+                monitor_fds=fds,
+                terminal=terminal,
+                open_stdin=attachment is not None and attachment.request.stdin,
+                stdin_once=True,
+                is_exec=True,
+                attached=attachment is not None,
             )
+            conmon = parts.config.runtime.conmon
+            session = await open_session(parts.spawner, conmon, parts.runtime, inputs)
         finally:
             for fd in fds:
                 os.close(fd)
@@ -126,7 +122,6 @@ class Exec:
         # It may have ended already, and nobody else can have its pid while its conmon has not reaped it.
         process = await in_thread(lambda: identify(pid, parts.boot_id))
         self.record = attrs.evolve(self.record, process=process)
-        await self._write(ExecStart(exec_id=self.record.id, command=self.command_line))
         self.watch()
 
     async def _prepare(self, *, terminal: bool) -> None:
@@ -156,17 +151,18 @@ class Exec:
             ),
         )
         text = orjson.dumps(spec.process_spec(process))
-        await in_thread(lambda: _make_directory(self._paths, text))
+        with mounts.told_as(f"execute in container {container.name}"):
+            await in_thread(lambda: _make_directory(self._paths, text))
 
     def watch(self) -> None:
         """Have its end waited for, in its container's nursery."""
         self.keeper.nursery.start_soon(self._watch)
 
-    def adopt(self) -> None:
+    async def adopt(self) -> None:
         """Take over an exec that was started by a daemon before; it may have ended, or never come so far."""
-        if self.record.process is None:
-            process = recorded_process(self._paths, self._parts.boot_id)
-            self.record = attrs.evolve(self.record, process=process)
+        process = await in_thread(lambda: recorded_process(self._paths, self._parts.boot_id))
+        self.record = attrs.evolve(self.record, process=process)
+        self.keeper.hosts(self.ended)
         self.watch()
 
     async def _watch(self) -> None:
@@ -178,10 +174,14 @@ class Exec:
             finally:
                 os.close(pidfd)
         ending = await await_ending(self._paths)
-        self.record = attrs.evolve(self.record, exit_code=ending.code, failure=ending.reason)
-        await self._write(ExecDie(exec_id=self.record.id, exit_code=ending.code))
-        self.ended.set()
+        await self._end(ending.code, ending.reason)
+
+    async def _end(self, code: int, why: str) -> None:
+        """It is over: told, and nothing left of it."""
+        self.record = attrs.evolve(self.record, exit_code=code, failure=why)
+        await self._write(ExecDie(exec_id=self.record.id, exit_code=code))
         await in_thread(lambda: shutil.rmtree(self._paths.directory, ignore_errors=True))
+        self.ended.set()
 
     async def resize(self, height: int, width: int) -> None:
         """Its terminal has this size.
@@ -232,7 +232,12 @@ def exec_attachment(request: ExecRequest, *, terminal: bool) -> Attachment:
 
 
 def recorded_process(paths: SessionPaths, boot: str) -> ProcessIdentity | None:
-    """The process whose pid the runtime wrote into the session's directory, if it lives."""
+    """The process whose pid the runtime wrote into the session's directory, if it lives.
+
+    While its conmon is there the pid is its own; without one it could be anybody's by now.
+    """
+    if read_ending(paths) is not None or not monitored(paths):
+        return None
     try:
         return identify(int(paths.pid_file.read_text()), boot)
     except (OSError, ValueError):
@@ -240,7 +245,8 @@ def recorded_process(paths: SessionPaths, boot: str) -> ProcessIdentity | None:
 
 
 def _make_directory(paths: SessionPaths, process: bytes) -> None:
-    paths.directory.mkdir(mode=0o711, parents=True)
+    paths.directory.parent.mkdir(mode=0o711, exist_ok=True)  # its container's must be there
+    paths.directory.mkdir(mode=0o711)
     paths.exit_file.parent.mkdir(mode=0o700)
     path = paths.directory / "process.json"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -5,21 +5,26 @@ stop, remove); it is done in the keeper's own nursery, so that a client who goes
 
 Rules: only the keeper writes its container's state, and publishes nothing before it is committed. Changes that exclude
 one another take turns; a stuck one holds up its own container alone. An expected failure ends in the change that met it
-and becomes its outcome; anything else is a bug, and is let through.
+and becomes its outcome; anything else is a bug, and is let through. A start that is cut off, by a failure or because the
+daemon stops, is undone; what cannot be taken apart at the end of a run is told in the log, and goes at the next start or
+at removal.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from contextlib import suppress
+from typing import TypeVar
 
 import attrs
 import trio
 
 from protocol.events import (
+    ContainerAttach,
     ContainerDestroy,
     ContainerDie,
     ContainerKill,
@@ -34,43 +39,33 @@ from protocol.events import (
     EventData,
 )
 from supervisor.clock import now_ns
-from supervisor.errors import BakehouseError, Conflict, Internal, ResourceExhausted
+from supervisor.errors import BakehouseError, Conflict, Internal, NotFound
 from supervisor.network.networks import Endpoint
-from supervisor.runtime.assembly import Surroundings, assemble, dismantle, log_path, session_paths
-from supervisor.runtime.attach import Attachment, AttachRequest
-from supervisor.runtime.cgroup_tree import container_group, monitors_group
-from supervisor.runtime.conmon import SessionInputs, control, open_session
-from supervisor.runtime.endings import Ending, await_ending
+from supervisor.runtime.assembly import assemble, dismantle, log_path, session_paths
+from supervisor.runtime.attach import Attachment, AttachRequest, WaitingAttachments
+from supervisor.runtime.cgroup_tree import container_group
+from supervisor.runtime.changes import Changes
+from supervisor.runtime.complaints import start_failure
+from supervisor.runtime.conmon import control, end_monitors
+from supervisor.runtime.endings import Ending, Exit, await_ending
+from supervisor.runtime.launch import launch
 from supervisor.runtime.ledger import Ledger
+from supervisor.runtime.logs import rotate
 from supervisor.runtime.parts import Parts
-from supervisor.runtime.processes import identify, open_process, send_signal, wait_end
+from supervisor.runtime.processes import open_process, send_signal, wait_end
 from supervisor.runtime.records import ContainerRecord, ContainerState, ProcessIdentity
 from supervisor.runtime.status import ALIVE, Cause, Status, advance
-from supervisor.tasks import finish_within, in_thread
+from supervisor.tasks import finish_within, first_of, in_thread
 
 T = TypeVar("T")
 
-CHANGES_WAITING_MAX = 64
 CLEANUP_SECONDS = 30.0
-LOG_CUT_FACTOR = 4
+EXECS_END_SECONDS = 10.0
+NOT_STARTED_CODE = 127
 RESIZE, REOPEN_LOG = 1, 2
+CUT_OFF = "the daemon ended while it was being started"
 
-
-@attrs.frozen
-class Exit:
-    """How a run ended. ``error`` says why a code is not known."""
-
-    code: int
-    error: str = ""
-
-
-@attrs.define
-class _Outcome(Generic[T]):
-    """What became of a change, for whoever waits for it."""
-
-    done: trio.Event = attrs.field(factory=trio.Event)
-    value: list[T] = attrs.field(factory=list)
-    error: BakehouseError | None = None
+log = logging.getLogger(__name__)
 
 
 class Keeper:
@@ -80,7 +75,6 @@ class Keeper:
         record: What the container is.
         state: What it has become.
         endpoint: Its place in the network during a run.
-        gone: Set when it is removed.
         log: The current file of its log.
         group: Its cgroup.
     """
@@ -96,17 +90,18 @@ class Keeper:
         self.record = record
         self.state = state
         self.endpoint: Endpoint | None = None
-        self.gone = trio.Event()
         self._forgotten = forgotten
         self.parts = parts
         self._ledger = ledger
+        self._changes = Changes(record.id)
         self._nursery: trio.Nursery | None = None
         self._turn = trio.Lock()
         self._writing = trio.Lock()
-        self._waiting = 0
+        self._ending = False
+        self._execs: set[trio.Event] = set()
         self._pidfd: int | None = None
         self._next_exit = trio.Event()
-        self._attachments: set[Attachment] = set()
+        self._waiting = WaitingAttachments()
         self._attach_socket = session_paths(parts.run_root, record).attach_socket
         self.log = log_path(parts.data_root, record)
         self.group = container_group(record.owner, record.id)
@@ -116,11 +111,18 @@ class Keeper:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                self._changes.open(nursery)
                 task_status.started()
                 await self.gone.wait()
                 nursery.cancel_scope.cancel()
         finally:
+            self._changes.close()
             self._close_pidfd()
+
+    @property
+    def gone(self) -> trio.Event:
+        """Set when the container is removed."""
+        return self._changes.gone
 
     @property
     def nursery(self) -> trio.Nursery:
@@ -134,32 +136,8 @@ class Keeper:
         return self.state.status in ALIVE
 
     async def perform(self, change: Callable[[], Awaitable[T]]) -> T:
-        """Do ``change`` in the keeper's nursery and wait for it; it goes on if the caller does not.
-
-        Raises:
-            BakehouseError: What the change raised.
-            ResourceExhausted: Too many changes wait for this container.
-        """
-        if self._waiting >= CHANGES_WAITING_MAX:
-            raise ResourceExhausted(
-                f"cannot change container {self.record.name}: {CHANGES_WAITING_MAX} changes already wait for it"
-            )
-        outcome: _Outcome[T] = _Outcome()
-        self._waiting += 1
-        self.nursery.start_soon(self._settle, change, outcome)
-        await outcome.done.wait()
-        if outcome.error is not None:
-            raise outcome.error
-        return outcome.value[0]
-
-    async def _settle(self, change: Callable[[], Awaitable[T]], outcome: _Outcome[T]) -> None:
-        try:
-            outcome.value.append(await change())
-        except BakehouseError as error:
-            outcome.error = error
-        finally:
-            self._waiting -= 1
-            outcome.done.set()
+        """Do a change; see :meth:`Changes.perform`."""
+        return await self._changes.perform(change)
 
     # --- the life of a container -------------------------------------------------------------------------------
 
@@ -176,24 +154,21 @@ class Keeper:
             async with self.parts.monitor.ticket(self.record.owner, f"start {self.record.name}"):
                 await self._run()
         except BakehouseError as error:
-            with finish_within(CLEANUP_SECONDS):
-                await dismantle(self.parts, self.record)
-                await self._advance(
-                    Cause.START_FAIL, error=error.message, process=None, exit_code=127
-                )
-            self.endpoint = None
-            self._give_up_attachments()
+            await self.undo_start(error.message)
+            raise start_failure(self.record.name, error) from error
+        except trio.Cancelled:
+            await self.undo_start(CUT_OFF)
             raise
         return True
 
     async def _run(self) -> None:
         surroundings = await assemble(self.parts, self.record)
         self.endpoint = surroundings.endpoint
-        process = await self._create(surroundings)
-        for attachment in self._attachments:
-            await attachment.connect(surroundings.session.attach_socket)
+        process = await launch(self.parts, self.record, surroundings, self.log)
+        self._hold(process)
+        await self._set(attrs.evolve(self.state, process=process))
+        await self._waiting.connect(self._attach_socket)
         await self.parts.runtime.start(self.parts.spawner, self.record.id)
-        self._attachments.clear()
         await self._advance(
             Cause.STARTED,
             ContainerStart(pid=process.pid),
@@ -203,39 +178,17 @@ class Keeper:
             oom_killed=False,
         )
         self.nursery.start_soon(self._watch)
+        self.nursery.start_soon(self._waiting.connect_rest, self._attach_socket)
 
-    async def _create(self, surroundings: Surroundings) -> ProcessIdentity:
-        """The runtime has created the container, stopped before its first instruction, and it is written down."""
-        parts, record = self.parts, self.record
-        fds = await in_thread(lambda: parts.tree.cgroups.entry_fds(monitors_group(record.owner)))
-        local = record.request.log.driver != "none"
-        inputs = SessionInputs(
-            paths=surroundings.session,
-            log=self.log if local else None,
-            log_bytes_max=parts.config.runtime.log_bytes_max * LOG_CUT_FACTOR,
-            entry_paths=parts.tree.entry_paths(surroundings.group),
-            monitor_fds=fds,
-            terminal=record.request.tty,
-            open_stdin=record.request.open_stdin,
-            stdin_once=record.request.stdin_once,
-        )
-        try:
-            session = await open_session(
-                parts.spawner, parts.config.runtime.conmon, parts.runtime, inputs
+    async def undo_start(self, reason: str) -> None:
+        """A start that was cut off is undone, whatever it had come to."""
+        await self._take_apart(lost=True)
+        with finish_within(CLEANUP_SECONDS):
+            await self._advance(
+                Cause.START_FAIL, error=reason, process=None, exit_code=NOT_STARTED_CODE
             )
-        finally:
-            for fd in fds:
-                os.close(fd)
-        try:
-            pid = await session.pid()
-        finally:
-            await trio.aclose_forcefully(session)
-        process = await in_thread(lambda: identify(pid, parts.boot_id))
-        if process is None:
-            raise Internal(f"cannot start container {record.name}: it ended before it was started")
-        self._hold(process)
-        await self._set(attrs.evolve(self.state, process=process))
-        return process
+        self._run_is_over()
+        self.after_run()
 
     def _hold(self, process: ProcessIdentity) -> bool:
         """Have a pidfd of the first process; False if it is gone."""
@@ -253,17 +206,18 @@ class Keeper:
         self.after_run()
 
     def after_run(self) -> None:
-        """What follows the end of a run."""
+        """What follows the end of a run, or a start that failed."""
         if self.record.request.auto_remove:
-            self.nursery.start_soon(self.perform, self._remove_after_run)
+            self._changes.begin(self._remove_after_run)
 
     async def end(self, ending: Ending, before: Sequence[EventData] = ()) -> None:
         """A run is over: leave nothing of it, and tell its end. ``before`` are events that were not told yet."""
+        self._ending = True
         oom = await self.parts.tree.oom_kills(self.group) > 0
-        with finish_within(CLEANUP_SECONDS):
-            await dismantle(self.parts, self.record)
-            told = [*before, *([ContainerOom()] if oom else [])]
-            reason = ending.reason or ("out of memory" if oom else "")
+        await self._take_apart(lost=bool(ending.reason))
+        told = [*before, *([ContainerOom()] if oom else [])]
+        reason = ending.reason or ("out of memory" if oom else "")
+        with finish_within(CLEANUP_SECONDS) as scope:
             await self._advance(
                 Cause.DIE,
                 *told,
@@ -274,23 +228,59 @@ class Keeper:
                 oom_killed=oom,
                 finished_ns=ending.time_ns,
             )
+        if scope.cancelled_caught:
+            raise Internal(f"cannot write down the end of container {self.record.name}: no answer")
+        self._run_is_over()
+
+    async def _take_apart(self, *, lost: bool) -> None:
+        """Leave nothing of a run. With ``lost`` its monitor is not believed to end by itself."""
+        why = f"not done within {CLEANUP_SECONDS:.0f} seconds"
+        with finish_within(CLEANUP_SECONDS):
+            try:
+                await self.parts.tree.clear(self.group)
+                if lost:
+                    await end_monitors(self.parts.tree, self.record.owner, self.record.id.__eq__)
+                await self._execs_end()
+                await dismantle(self.parts, self.record)
+            except BakehouseError as error:
+                why = error.message
+            else:
+                return
+        log.warning("cannot take container %s apart: %s", self.record.name, why)
+
+    async def _execs_end(self) -> None:
+        """The execs were killed with the container; their ends are told before what tells of them is removed."""
+        with trio.move_on_after(EXECS_END_SECONDS):
+            for ended in list(self._execs):
+                await ended.wait()
+
+    def _run_is_over(self) -> None:
+        self._ending = False
         self._close_pidfd()
         self.endpoint = None
-        self._give_up_attachments()
+        self._waiting.give_up()
         finished, self._next_exit = self._next_exit, trio.Event()
         finished.set()
 
     async def stop(self, grace_seconds: float, signal_number: int) -> bool:
         """The container does not run; False if it did not. After the grace it is killed."""
+        if self.state.status is Status.STARTING:
+            async with self._turn:  # a start that is under way comes first, as with Docker
+                pass
+        return await self._stop(grace_seconds, signal_number)
+
+    async def _stop(self, grace_seconds: float, signal_number: int) -> bool:
         if not self.alive:
             return False
         ended = self._next_exit
-        await self._thaw()
-        await self.kill(signal_number)
+        with suppress(Conflict, NotFound):  # it ends by itself just now
+            await self._thaw()
+            await self.kill(signal_number)
         with trio.move_on_after(grace_seconds):
             await ended.wait()
         if not ended.is_set():
-            await self.kill(signal.SIGKILL)
+            with suppress(Conflict):
+                await self.kill(signal.SIGKILL)
             await ended.wait()
         await self._ledger.tell(self.record, ContainerStop())
         return True
@@ -301,20 +291,20 @@ class Keeper:
         Raises:
             Conflict: It does not run; Docker's wording.
         """
-        if not self.alive or self._pidfd is None:
+        if not self.alive:
             raise Conflict(
                 f"Cannot kill container: {self.record.name}: Container {self.record.id} is not running"
             )
         await self._ledger.tell(self.record, ContainerKill(signal=signal_number))
         if signal_number == signal.SIGKILL:
             await in_thread(lambda: self.parts.tree.cgroups.kill(self.group))
-        else:
+        elif self._pidfd is not None:  # else it ended meanwhile
             send_signal(self._pidfd, signal_number)
 
     async def restart(self, grace_seconds: float, signal_number: int) -> None:
         """It runs anew."""
         async with self._turn:
-            await self.stop(grace_seconds, signal_number)
+            await self._stop(grace_seconds, signal_number)
             await self._start()
             await self._ledger.tell(self.record, ContainerRestart())
 
@@ -376,7 +366,7 @@ class Keeper:
     async def _remove_after_run(self) -> None:
         """``--rm``: remove, unless somebody else does."""
         async with self._turn:
-            if self.state.status is Status.EXITED:
+            if self.state.status in {Status.EXITED, Status.CREATED}:
                 await self._remove(volumes=True)
 
     async def _remove(self, *, volumes: bool) -> None:
@@ -397,7 +387,7 @@ class Keeper:
         async with self._writing:
             await self._ledger.delete(record, [ContainerDestroy()])
             self.state = attrs.evolve(self.state, status=advance(self.state.status, Cause.DESTROY))
-        self._give_up_attachments()
+        self._waiting.give_up()
         self._forgotten(self)
         self.gone.set()
 
@@ -408,31 +398,33 @@ class Keeper:
         if condition == "removed":
             await self.gone.wait()
         elif condition == "next-exit" or self.alive or self.state.status is Status.STARTING:
-            ended = self._next_exit
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_when, self.gone, nursery.cancel_scope)
-                await ended.wait()
-                nursery.cancel_scope.cancel()
+            await first_of(self._next_exit, self.gone)
         return Exit(self.state.exit_code, self.state.error)
 
     async def attachment(self, request: AttachRequest) -> Attachment:
         """A client's place at this container's stdio, in this run or, when it does not run, the next.
 
         Raises:
+            NotFound: It was removed; Docker's wording.
             Unavailable: The run is just ending.
         """
         attachment = Attachment(
-            request, terminal=self.record.request.tty, stdin_once=self.record.request.stdin_once
+            request,
+            terminal=self.record.request.tty,
+            stdin_once=self.record.request.stdin_once and not self.record.request.tty,
         )
+        await self._ledger.tell(self.record, ContainerAttach())
+        if self.gone.is_set():
+            raise NotFound(f"No such container: {self.record.id}")
         if self.alive:
             await attachment.connect(self._attach_socket)
         else:
-            self._attachments.add(attachment)
+            self._waiting.add(attachment)
         return attachment
 
     def leave(self, attachment: Attachment) -> None:
         """The client is gone."""
-        self._attachments.discard(attachment)
+        self._waiting.discard(attachment)
         attachment.close()
 
     async def resize(self, height: int, width: int) -> None:
@@ -451,20 +443,15 @@ class Keeper:
         """Rotate the log if it has grown too large."""
         config = self.parts.config.runtime
         paths = session_paths(self.parts.run_root, self.record)
+        if await in_thread(lambda: rotate(self.log, config.log_bytes_max, config.log_files_max)):
+            await in_thread(lambda: control(paths, REOPEN_LOG, 0, 0))
 
-        def tend() -> None:
-            if not self.log.exists() or self.log.stat().st_size < config.log_bytes_max:
-                return
-            names = [
-                self.log,
-                *(self.log.with_name(f"log.{n}") for n in range(1, config.log_files_max)),
-            ]
-            for older, newer in zip(reversed(names), list(reversed(names))[1:], strict=False):
-                if newer.exists():
-                    newer.replace(older)
-            control(paths, REOPEN_LOG, 0, 0)
-
-        await in_thread(tend)
+    def hosts(self, ended: trio.Event) -> bool:
+        """An exec begins, and will set ``ended``; False when the run is over or ends just now."""
+        if not self.alive or self._ending:
+            return False
+        self._execs = {one for one in self._execs if not one.is_set()} | {ended}
+        return True
 
     # --- recovery ----------------------------------------------------------------------------------------------
 
@@ -476,11 +463,6 @@ class Keeper:
         self.endpoint = endpoint
         self.nursery.start_soon(self._watch)
         return True
-
-    async def undo_start(self, reason: str) -> None:
-        """A start that was cut off is undone."""
-        await dismantle(self.parts, self.record)
-        await self._advance(Cause.START_FAIL, error=reason, process=None)
 
     async def confirm_start(self, started_ns: int) -> None:
         """A start that was cut off had come so far that the process ran."""
@@ -500,20 +482,10 @@ class Keeper:
             await self._ledger.write(self.record, after)
             self.state = after
 
-    def _give_up_attachments(self) -> None:
-        for attachment in self._attachments:
-            attachment.give_up()
-        self._attachments.clear()
-
     def _close_pidfd(self) -> None:
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
-
-
-async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
 
 
 def _cannot_remove(record: ContainerRecord, state: ContainerState) -> str:

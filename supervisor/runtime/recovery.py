@@ -8,22 +8,24 @@ with the true code and time; where the code is lost, the reason is told.
 from __future__ import annotations
 
 import enum
-import os
+import logging
 import shutil
-import signal
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import assert_never
 
 import attrs
 
 from supervisor.clock import now_ns
+from supervisor.errors import BakehouseError, NotFound
 from supervisor.network.networks import Endpoint
 from supervisor.runtime.assembly import dismantle, session_paths
+from supervisor.runtime.conmon import end_monitors
 from supervisor.runtime.containers import Containers
-from supervisor.runtime.endings import UNKNOWN_CODE, Ending, read_ending
+from supervisor.runtime.endings import UNKNOWN_CODE, Ending, await_ending, read_ending
 from supervisor.runtime.execs import Exec
-from supervisor.runtime.keeper import Keeper
+from supervisor.runtime.keeper import CUT_OFF, Keeper
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.processes import identify
@@ -31,7 +33,9 @@ from supervisor.runtime.records import ContainerRecord, ContainerState, ExecReco
 from supervisor.runtime.status import Status
 from supervisor.tasks import in_thread
 
-CUT_OFF = "the daemon ended while it was being started"
+LOST = "its monitor was lost while the daemon was down, and the exit code with it"
+
+log = logging.getLogger(__name__)
 
 
 class Finding(enum.Enum):
@@ -100,18 +104,34 @@ async def recover(containers: Containers) -> None:
     await parts.store.snapshots.recover({record.id for record, _, _ in rows})
     await parts.networks.recover(live)
     for record, state, execs in rows:
-        if found[record.id] is Finding.FORGET:
-            await dismantle(parts, record)
-            await parts.store.volumes.release(record.id, remove_anonymous=True)
-            await ledger.delete(record, [])
-            continue
-        keeper = await containers.adopt(record, state)
-        await _carry_out(found[record.id], keeper, parts.networks.endpoint(record.id))
-        if keeper.gone.is_set():
-            continue
-        for row in execs:
-            _recover_exec(containers, ledger, keeper, row)
+        try:
+            await _settle(containers, record, state, execs, found[record.id])
+        except BakehouseError as error:  # one container's trouble is no other's
+            log.warning("container %s is not recovered wholly: %s", record.name, error.message)
     await _sweep(parts, live)
+
+
+async def _settle(
+    containers: Containers,
+    record: ContainerRecord,
+    state: ContainerState,
+    execs: Sequence[ExecRecord],
+    finding: Finding,
+) -> None:
+    parts = containers.parts
+    ledger = Ledger(parts.database, parts.events)
+    if finding is Finding.FORGET:
+        await dismantle(parts, record)
+        await parts.store.volumes.release(record.id, remove_anonymous=True)
+        await ledger.delete(record, [])
+        return
+    keeper = await containers.adopt(record, state)
+    if (
+        finding is not Finding.FINISH_REMOVAL
+    ):  # before the container's own end takes away what tells of theirs
+        for row in execs:
+            await _recover_exec(containers, ledger, keeper, row)
+    await _carry_out(finding, keeper, parts.networks.endpoint(record.id))
 
 
 async def _see(parts: Parts, record: ContainerRecord, state: ContainerState) -> Seen:
@@ -139,9 +159,10 @@ async def _see(parts: Parts, record: ContainerRecord, state: ContainerState) -> 
 async def _carry_out(finding: Finding, keeper: Keeper, endpoint: Endpoint | None) -> None:
     match finding:
         case Finding.KEEP | Finding.FORGET:
-            return
+            _after_run(keeper)
         case Finding.CLEAN:
             await dismantle(keeper.parts, keeper.record)
+            _after_run(keeper)
         case Finding.UNDO_START:
             await keeper.undo_start(CUT_OFF)
         case Finding.FINISH_REMOVAL:
@@ -162,72 +183,64 @@ async def _take_over(finding: Finding, keeper: Keeper, endpoint: Endpoint | None
         await _end(keeper)
 
 
+def _after_run(keeper: Keeper) -> None:
+    """The daemon before may have ended between the end of a run (or a failed start) and what follows it."""
+    status = keeper.state.status
+    if status is Status.EXITED or (status is Status.CREATED and keeper.state.error):
+        keeper.after_run()
+
+
 async def _adopt(keeper: Keeper, endpoint: Endpoint | None) -> None:
     if not keeper.adopt(endpoint):
         await _end(keeper)
+        return
+    cgroups, frozen = keeper.parts.tree.cgroups, keeper.state.status is Status.PAUSED
+    with suppress(NotFound):  # it has just ended
+        if await in_thread(lambda: cgroups.frozen(keeper.group)) != frozen:
+            await in_thread(lambda: cgroups.freeze(keeper.group, frozen=frozen))
 
 
 async def _end(keeper: Keeper) -> None:
-    await keeper.end(await in_thread(lambda: _ending(keeper)))
+    await keeper.end(await _ending(keeper))
     keeper.after_run()
 
 
-def _ending(keeper: Keeper) -> Ending:
+async def _ending(keeper: Keeper) -> Ending:
     process = keeper.state.process
     if process is not None and process.boot_id != keeper.parts.boot_id:
         return Ending(UNKNOWN_CODE, now_ns(), "the host was restarted")
-    ending = read_ending(session_paths(keeper.parts.run_root, keeper.record))
-    return ending or Ending(
-        UNKNOWN_CODE,
-        now_ns(),
-        "its monitor was lost while the daemon was down, and the exit code with it",
-    )
+    ending = await await_ending(session_paths(keeper.parts.run_root, keeper.record))
+    return attrs.evolve(ending, reason=LOST) if ending.reason else ending
 
 
-def _recover_exec(containers: Containers, ledger: Ledger, keeper: Keeper, row: ExecRecord) -> None:
+async def _recover_exec(
+    containers: Containers, ledger: Ledger, keeper: Keeper, row: ExecRecord
+) -> None:
     made = Exec(containers.parts, ledger, keeper, row)
     containers.adopt_exec(made)
     if row.started and row.exit_code is None:
-        made.adopt()
+        await made.adopt()
 
 
 async def _sweep(parts: Parts, live: Collection[str]) -> None:
-    """What no record knows of goes: session directories, and the groups and conmons of containers that do not run."""
-    directory = parts.run_root / "containers"
-    await in_thread(lambda: _remove_strays(directory, live))
+    """What no record knows of goes: the groups and conmons of containers that do not run, and session directories."""
     for owner_group in await in_thread(lambda: parts.tree.cgroups.children("")):
         await _sweep_owner(parts, owner_group, live)
+    directory = parts.run_root / "containers"
+    await in_thread(lambda: _remove_strays(directory, live))
 
 
 async def _sweep_owner(parts: Parts, owner_group: str, live: Collection[str]) -> None:
-    cgroups = parts.tree.cgroups
-    for name in await in_thread(lambda: cgroups.children(owner_group)):
-        if name == "monitors":
-            await in_thread(
-                lambda: _end_stray_monitors(cgroups.pids(f"{owner_group}/monitors"), live)
-            )
-        elif name not in live:
+    """Groups first: without its group a conmon that is just creating cannot go on."""
+    for name in await in_thread(lambda: parts.tree.cgroups.children(owner_group)):
+        if name != "monitors" and name not in live:
             await parts.tree.clear(f"{owner_group}/{name}")
+    owner = owner_group.removeprefix("u")
+    if owner.isdecimal():
+        await end_monitors(parts.tree, int(owner), lambda container: container not in live)
 
 
 def _remove_strays(directory: Path, live: Collection[str]) -> None:
     for path in directory.glob("u*/*"):
         if path.name not in live:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _end_stray_monitors(pids: Collection[int], live: Collection[str]) -> None:
-    for pid in pids:
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"-c" in words and words[words.index(b"-c") + 1].decode() not in live:
-            _kill(pid)
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
