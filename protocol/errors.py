@@ -62,7 +62,9 @@ class Fault:
 
     def __str__(self) -> str:
         head = f"{self.place}: {self.message}" if self.place else self.message
-        return "\n".join(part for part in (head, self.excerpt, self.hint and f"hint: {self.hint}") if part)
+        return "\n".join(
+            part for part in (head, self.excerpt, self.hint and f"hint: {self.hint}") if part
+        )
 
 
 @attrs.frozen

@@ -15,6 +15,7 @@ from supervisor import config as settings
 from supervisor.errors import BakehouseError, Unavailable
 from supervisor.linux.spawner import start_spawner
 
+BUG_CODE = 70  # EX_SOFTWARE, sysexits.h(3)
 LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 
@@ -38,12 +39,23 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
     except ExceptionGroup as group:
         # Services hold nurseries, and what fails while they are opened arrives in their wrapping.
-        if group.split(BakehouseError)[1] is not None:
-            raise
+        bugs = group.split(BakehouseError)[1]
+        if bugs is not None:
+            _log_bugs(bugs)
+            return BUG_CODE
         for one in _leaves(group):
             sys.stderr.write(f"bakehoused: {one.text()}\n")
         return 1
     return 0
+
+
+def _log_bugs(group: ExceptionGroup[Exception]) -> None:
+    """Each bug with its own traceback: Python prints nested groups ten deep, and the ladder is deeper."""
+    for error in group.exceptions:
+        if isinstance(error, ExceptionGroup):
+            _log_bugs(error)
+        else:
+            logging.critical("the daemon ends by a bug", exc_info=error)
 
 
 def _leaves(group: ExceptionGroup[Exception]) -> Iterator[BakehouseError]:

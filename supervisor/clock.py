@@ -10,7 +10,9 @@ import datetime
 import time
 from collections.abc import Callable
 
-WALL: contextvars.ContextVar[Callable[[], int]] = contextvars.ContextVar("WALL", default=time.time_ns)
+WALL: contextvars.ContextVar[Callable[[], int]] = contextvars.ContextVar(
+    "WALL", default=time.time_ns
+)
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
 
@@ -44,7 +46,7 @@ def from_rfc3339(text: str) -> int:
 
 
 def _whole_seconds(text: str) -> int:
-    moment = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    moment = datetime.datetime.fromisoformat(text)
     if moment.tzinfo is None:
         message = f"no UTC offset in {text!r}"
         raise ValueError(message)

@@ -94,6 +94,7 @@ async def _ladder(config: Config, seed: SpawnerSeed) -> AsyncIterator[None]:
             events=events,
             spawner=spawner,
             owners=owners,
+            audit=audit,
             store=store,
             networks=networks,
             monitor=monitor,

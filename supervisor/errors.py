@@ -38,7 +38,11 @@ class BakehouseError(Exception):
 
     def refused(self) -> Refused:
         """As it goes over the wire."""
-        return Refused(kind=self.kind, message="\n".join([self.message, *map(str, self.faults)]), hint=self.hint)
+        return Refused(
+            kind=self.kind,
+            message="\n".join([self.message, *map(str, self.faults)]),
+            hint=self.hint,
+        )
 
 
 class NotFound(BakehouseError):

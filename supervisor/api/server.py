@@ -33,6 +33,7 @@ from supervisor.tasks import in_thread
 BACKLOG = 1_024
 SOCKET_MODE = 0o660
 STRANGERS_CONNECTIONS_MAX = 64
+IDENTIFY_SECONDS_MAX = 10.0
 ACTIVATION_FD = 3
 
 
@@ -74,7 +75,11 @@ class Server:
             return
         with self._counted(peer.uid) as open_now:
             try:
-                identity = await self._services.owners.identify(peer)
+                with trio.fail_after(IDENTIFY_SECONDS_MAX):
+                    identity = await self._services.owners.identify(peer)
+            except trio.TooSlowError:
+                await turn_away(connection, _no_directory())
+                return
             except BakehouseError as error:
                 await self._services.audit.refused(STRANGERS, "connect", "stranger", error.message)
                 if open_now <= STRANGERS_CONNECTIONS_MAX:
@@ -109,6 +114,12 @@ def _peer(stream: trio.SocketStream) -> Peer:
     if peer.pidfd is not None:
         os.close(peer.pidfd)
     return attrs.evolve(peer, pidfd=None)
+
+
+def _no_directory() -> Unavailable:
+    return Unavailable(
+        "cannot tell who you are: the account directory does not answer", "try again in a moment"
+    )
 
 
 def _too_many(user: str, most: int) -> ResourceExhausted:

@@ -230,16 +230,17 @@ async def _mount(
             source = await parts.store.volumes.path_in_mounts(owner, mount.source)
             return SpecMount(mount.target, str(source), "bind", ("rbind", mode))
         case MountKind.BIND:
-            await mounts.grant_path(
-                parts.spawner,
-                mount.source,
-                owner.credentials,
-                writable=not mount.read_only,
-                create=mount.create_source,
-                target=place,
-                forbidden=(parts.data_root, parts.run_root),
-                restricted=record.remapped,
-            )
+            async with parts.audit.granting(owner.uid, mount.source, read_only=mount.read_only):
+                await mounts.grant_path(
+                    parts.spawner,
+                    mount.source,
+                    owner.credentials,
+                    writable=not mount.read_only,
+                    create=mount.create_source,
+                    target=place,
+                    forbidden=(parts.data_root, parts.run_root),
+                    restricted=record.remapped,
+                )
             return SpecMount(mount.target, str(place), "bind", ("rbind", mode, *flags))
 
 

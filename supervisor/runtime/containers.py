@@ -180,9 +180,12 @@ class Containers:
     async def _look_at(self, owner: Owner, mount: MountRecord) -> None:
         """Refuse early what the caller cannot even read; what is granted is decided anew at every start."""
         try:
-            fd = await mounts.open_as(
-                self.parts.spawner, mount.source, owner.credentials, os.O_RDONLY
-            )
+            async with self.parts.audit.granting(
+                owner.uid, mount.source, read_only=mount.read_only
+            ):
+                fd = await mounts.open_as(
+                    self.parts.spawner, mount.source, owner.credentials, os.O_RDONLY
+                )
         except NotFound as error:
             if mount.create_source:
                 return  # made, with the caller's credentials, when it is granted

@@ -26,6 +26,7 @@ import trio
 from protocol.events import (
     ContainerAttach,
     ContainerDestroy,
+    ContainerDetach,
     ContainerDie,
     ContainerKill,
     ContainerOom,
@@ -426,6 +427,10 @@ class Keeper:
         """The client is gone."""
         self._waiting.discard(attachment)
         attachment.close()
+
+    async def detached(self) -> None:
+        """A client typed the detach keys."""
+        await self._ledger.tell(self.record, ContainerDetach())
 
     async def resize(self, height: int, width: int) -> None:
         """The terminal has this size.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from supervisor.access.audit import Audit
 from supervisor.access.owners import Owner, Owners
 from supervisor.config import Config
 from supervisor.database.database import Database
@@ -36,6 +37,7 @@ class Parts:
     events: Events
     spawner: Spawner
     owners: Owners
+    audit: Audit
     store: Store
     networks: Networks
     monitor: Monitor

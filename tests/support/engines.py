@@ -11,6 +11,7 @@ from pathlib import Path
 
 import attrs
 
+from supervisor.access.audit import open_audit
 from supervisor.access.identity import Role
 from supervisor.access.owners import open_owners
 from supervisor.access.requests import ContainerRequest
@@ -100,6 +101,8 @@ async def open_parts(
         database = await opened(open_database(config.data_root / "database.sqlite"))
         events = await opened(open_events(database, config.journal))
         owners = await opened(open_owners(database, events, config, ListedDirectory()))
+        audit = await opened(open_audit(events, config))
+        audit = await opened(open_audit(events, config))
         store = await opened(open_store(database, events, spawner, owners, config))
         networks = await opened(open_networks(database, events, spawner, owners, config))
         cgroups = await in_thread(partial(detect, config.instance))
@@ -116,6 +119,7 @@ async def open_parts(
             events=events,
             spawner=spawner,
             owners=owners,
+            audit=audit,
             store=store,
             networks=networks,
             monitor=monitor,
