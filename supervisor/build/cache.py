@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Collection, Sequence
 
 import attrs
@@ -22,6 +23,8 @@ from supervisor.database.database import Database
 from supervisor.store.layers import Layers, lease_in, release_in
 
 HOLDER = "cache:"
+RECENT_ENTRIES_MAX = 4_096
+"""Entries kept in memory, for all owners together."""
 
 
 @attrs.frozen
@@ -74,6 +77,7 @@ class Cache:
     _database: Database
     _layers: Layers
     _entries_per_owner_max: int
+    _recent: OrderedDict[str, Entry] = attrs.field(factory=OrderedDict)
 
     async def open(self) -> None:
         """Give up what a crash left leased without an entry, and entries whose layer is gone."""
@@ -81,15 +85,31 @@ class Cache:
 
     async def find(self, key: str) -> Entry | None:
         """The entry with this key; its layer may go at any moment, unless the caller can hold it."""
-        return await self._database.read(lambda connection: _find(connection, key))
+        if key in self._recent:
+            self._recent.move_to_end(key)
+            return self._recent[key]
+        entry = await self._database.read(lambda connection: _find(connection, key))
+        if entry is not None:
+            self._keep(entry)
+        return entry
 
     async def remember(self, keys: Sequence[str], owner: int, layer: str | None, title: str) -> int:
         """Put an entry under all ``keys``, over what was there; when it was made, in nanoseconds."""
         made_ns = clock.now_ns()
-        await self._database.write(
+        gone = await self._database.write(
             lambda connection: self._remember(connection, keys, owner, layer, title, made_ns)
         )
+        for key in keys:
+            self._keep(Entry(key, layer, made_ns))
+        for key in gone:
+            self._recent.pop(key, None)
         return made_ns
+
+    def _keep(self, entry: Entry) -> None:
+        """Only this class changes the table, so what it last read is what is there."""
+        self._recent[entry.key] = entry
+        if len(self._recent) > RECENT_ENTRIES_MAX:
+            self._recent.popitem(last=False)
 
     async def used(self, keys: Collection[str]) -> None:
         """These were of use just now."""
@@ -111,6 +131,7 @@ class Cache:
                 _forget(connection, row["key"])
 
         await self._database.write(forget)
+        self._recent.clear()
         return await self._layers.collect()
 
     async def usage(self, owner: int | None) -> tuple[int, int]:
@@ -138,7 +159,7 @@ class Cache:
         layer: str | None,
         title: str,
         now: int,
-    ) -> None:
+    ) -> list[str]:
         for key in keys:
             _forget(connection, key)
             if layer is not None:
@@ -153,6 +174,7 @@ class Cache:
         ).fetchall()
         for row in excess:
             _forget(connection, row["key"])
+        return [row["key"] for row in excess]
 
 
 def _find(connection: sqlite3.Connection, key: str) -> Entry | None:

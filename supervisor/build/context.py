@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from protocol.ignore import BadPatternError, parse_ignore
 from supervisor.build.content_keys import Digests
+from supervisor.build.small_archive import is_small, unpack_small
 from supervisor.config import BuildConfig
 from supervisor.errors import InvalidArgument, NotFound, ResourceExhausted
 from supervisor.linux import beneath
@@ -99,6 +100,10 @@ async def unpack(
     """Unpack an archive of the client's, an open file, into the empty directory ``tree``; errors as :func:`receive`."""
     bounds = Bounds(config.context_bytes_max, config.context_entries_max)
     try:
+        if await in_thread(lambda: is_small(archive)):
+            scan = _ContextScan(bounds)
+            scan.keep_owners = keep_owners
+            return await in_thread(lambda: unpack_small(archive, tree, scan))
         await _ContextUnpacker(spawner, bounds, keep_owners).unpack(Span(archive), tree)
     except ResourceExhausted as error:
         hint = "leave out what the build does not need, in .dockerignore"

@@ -17,6 +17,9 @@ from tests.support.daemon import Daemon
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
+SIZES = (1, 2 << 20)
+"""Small contexts are unpacked by the daemon itself, larger ones in a cell."""
+
 COPY_ALL = b"FROM busybox\nCOPY . /c\nRUN find /c\n"
 
 
@@ -72,17 +75,22 @@ def build(daemon: Daemon, context: bytes, *arguments: str) -> tuple[int, str]:
     ],
     ids=["climbs", "through a link", "hard link up", "hard link to the root", "opaque"],
 )
-def test_contexts_that_lead_out_are_refused(ready: Daemon, members: tuple[Member, ...]) -> None:
-    code, told = build(ready, context_of(*members))
+@pytest.mark.parametrize("padding", SIZES)
+def test_contexts_that_lead_out_are_refused(
+    ready: Daemon, members: tuple[Member, ...], padding: int
+) -> None:
+    code, told = build(ready, context_of(member_of("padding", content=b"x" * padding), *members))
     assert code
     assert "cannot" in told
     assert not Path("/tmp/bh-escaped").exists()
 
 
-def test_odd_members_are_harmless(ready: Daemon) -> None:
+@pytest.mark.parametrize("padding", SIZES)
+def test_odd_members_are_harmless(ready: Daemon, padding: int) -> None:
     code, told = build(
         ready,
         context_of(
+            member_of("padding", content=b"x" * padding),
             member_of("fifo", kind=tarfile.FIFOTYPE),
             member_of("device", kind=tarfile.CHRTYPE),
             member_of("loop", kind=tarfile.SYMTYPE, link="loop"),
