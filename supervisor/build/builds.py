@@ -55,6 +55,7 @@ from supervisor.errors import (
     PermissionDenied,
     ResourceExhausted,
 )
+from supervisor.monitor.samples import Who
 from supervisor.oci.reference import Reference
 from supervisor.runtime.parts import Parts
 from supervisor.store import trees
@@ -148,6 +149,10 @@ class Builds:
         for tag in tags:
             await progress(Tagged(tag.tagged.familiar))
         return image
+
+    def census(self) -> Mapping[str, Who]:
+        """The cgroups of the commands that run now, for the monitor."""
+        return self._flights.census()
 
     async def prune(self, identity: Identity) -> int:
         """Forget this person's cached steps (an admin: everybody's); bytes that are free now."""

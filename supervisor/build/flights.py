@@ -6,7 +6,7 @@ it, and waits until nothing of it is left.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import attrs
@@ -14,6 +14,7 @@ import trio
 
 from supervisor.build.step_log import StepLog
 from supervisor.errors import BakehouseError, Cancelled
+from supervisor.monitor.samples import Who
 from supervisor.tasks import finish_within
 
 LEAVING_SECONDS = 60.0
@@ -42,13 +43,15 @@ class Flight:
 
     Attributes:
         step_id: 32 hex digits; of its snapshot, cgroup, network seat.
-        running: Set when its command runs.
+        group: The cgroup of its command, while that runs.
+        who: Whose it is, for the monitor.
     """
 
     key: str
     step_id: str
     log: StepLog
-    running: trio.Event = attrs.field(factory=trio.Event)
+    group: str = ""
+    who: Who | None = None
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     landed: trio.Event = attrs.field(factory=trio.Event)
     waiting: int = 0
@@ -67,6 +70,12 @@ class Flights:
     _directory: Path
     _log_bytes_max: int
     _flying: dict[str, Flight] = attrs.field(factory=dict)
+
+    def census(self) -> Mapping[str, Who]:
+        """The cgroups of the commands that run now."""
+        return {
+            flight.group: flight.who for flight in self._flying.values() if flight.who is not None
+        }
 
     async def join(
         self, key: str, step_id: str, work: Work, seen: Callable[[Flight], object]

@@ -84,12 +84,11 @@ class Narration:
     async def _output(self, step: Step, task: Task) -> None:
         flight = task.flight
         assert flight is not None
-        announced = False
         async for piece in flight.log.read():
-            if not announced:
-                announced = True
+            if piece:
+                await self.tell(StepOutput(step.index, piece))
+            else:
                 await self.tell(StepRunning(step.index, flight.step_id))
-            await self.tell(StepOutput(step.index, piece))
 
     def _started(self, step: Step, *, cached: bool) -> StepStarted:
         total = len(self.solve.graph.steps)

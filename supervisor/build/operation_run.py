@@ -25,6 +25,7 @@ from supervisor.build.operation_file import bound_times
 from supervisor.errors import InvalidArgument, Unavailable
 from supervisor.linux import mounts
 from supervisor.linux.spawner import Command
+from supervisor.monitor.samples import Who
 from supervisor.network.networks import Endpoint
 from supervisor.runtime import files
 from supervisor.runtime.assembly import container_user, make_working_directory
@@ -104,8 +105,10 @@ async def run(parts: Parts, work: RunWork, flight: Flight) -> str:
     async with parts.monitor.ticket(work.owner.uid, what, lasting=True):
         async with _place(parts, work, flight.step_id) as place:
             await _write_bundle(parts, work, place)
-            flight.running.set()
+            flight.group, flight.who = place.group, Who(work.owner.uid, "", what)
+            flight.log.begin()
             code = await _command(parts, place, flight)
+            flight.who = None
             oom = bool(await parts.tree.oom_kills(place.group)) if code else False
         # What still ran is dead now, and the snapshot is still there.
         try:

@@ -23,6 +23,7 @@ class StepLog:
         self._bytes_max = bytes_max
         self._size = 0
         self._full = False
+        self._begun = False
         self._ended = False
         self._users = 1
         self._grown = trio.Event()
@@ -44,6 +45,11 @@ class StepLog:
             view = view[written:]
         self._wake()
 
+    def begin(self) -> None:
+        """The command runs: readers get an empty piece, at once."""
+        self._begun = True
+        self._wake()
+
     def end(self) -> None:
         """Nothing more comes."""
         self._ended = True
@@ -51,13 +57,16 @@ class StepLog:
         self._release()
 
     async def read(self) -> AsyncIterator[bytes]:
-        """All of it from the beginning, until its end."""
+        """All of it from the beginning, until its end; an empty piece first, when the command begins."""
         if self._file.closed:
             return
         self._users += 1
-        position = 0
+        position, begun = 0, False
         try:
             while True:
+                if self._begun and not begun:
+                    begun = True
+                    yield b""
                 while position < self._size:
                     piece = os.pread(
                         self._file.fileno(), min(READ_BYTES, self._size - position), position
