@@ -196,6 +196,19 @@ def bootstrap(context: click.Context, reference: str, packages: tuple[str, ...])
     _run(functools.partial(make_base, _socket(context), reference, names))
 
 
+@image.command()
+@click.argument("name", metavar="IMAGE")
+@click.option("--as", "shared_name", default="", metavar="NAME[:TAG]", help="By another name.")
+@click.pass_context
+def publish(context: click.Context, name: str, shared_name: str) -> None:
+    """Let everybody on this host use an image; for administrators."""
+    from supervisor.cli.connection import Request
+
+    query = (("as", shared_name),) if shared_name else ()
+    _fetch(context, Request("POST", f"/bakehouse/v1/images/{name}/publish", query))
+    click.echo(shared_name or name)
+
+
 @bakehouse.command()
 @click.option("--all", "-a", "everything", is_flag=True, help="Those that have ended, too.")
 @click.pass_context

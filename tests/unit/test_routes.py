@@ -6,6 +6,7 @@ import pytest
 
 from supervisor.api.docker import attach, container_list, containers, images, refused, system
 from supervisor.api.http import HttpRefusedError
+from supervisor.api.native import base_image
 from supervisor.api.routes import ROUTES, match, split_version
 from supervisor.errors import InvalidArgument
 
@@ -29,6 +30,8 @@ from supervisor.errors import InvalidArgument
         ("DELETE", "/images/a/b", images.remove, {"name": "a/b"}),
         ("POST", "/grpc", refused.buildkit, {}),
         ("GET", "/nodes/x/y", refused.swarm, {"rest": "x/y"}),
+        ("POST", "/bakehouse/v1/images/bootstrap", base_image.bootstrap, {}),
+        ("POST", "/bakehouse/v1/images/a/b:1/publish", base_image.publish, {"name": "a/b:1"}),
     ],
 )
 def test_match(method: str, path: str, handler: object, parameters: dict[str, str]) -> None:

@@ -1,11 +1,11 @@
-"""Making a base image of the distribution's packages, with progress in Docker's messages."""
+"""Images for everybody: making a base image of the distribution's packages, and publishing what is here."""
 
 from __future__ import annotations
 
 from protocol.errors import Fault
 from supervisor.api.call import Call
 from supervisor.api.docker.fields import Fields, check
-from supervisor.api.http import json_line
+from supervisor.api.http import Response, json_line, json_response
 from supervisor.errors import BakehouseError
 
 
@@ -37,3 +37,10 @@ async def bootstrap(call: Call) -> None:
         else:
             await answer.send(json_line({"aux": {"ID": image.id}}))
     await answer.finish()
+
+
+async def publish(call: Call) -> Response:
+    """``POST /bakehouse/v1/images/{name}/publish``: everybody can use it, by this name or by the one ``as`` says."""
+    images = call.services.store.images
+    image = await images.publish(call.identity, call["name"], call.query.text("as"))
+    return json_response({"id": image.id, "names": [name.familiar for name in image.names]})
