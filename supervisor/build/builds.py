@@ -351,8 +351,8 @@ def _check_network(identity: Identity, graph: Graph, name: str) -> None:
         if isinstance(vertex.op, Run) and vertex.op.network == "host"
     ]
     if faults:
-        msg = f"cannot build from {name}: the rule network-host refuses"
-        raise PermissionDenied(msg, faults=faults)
+        message = f"cannot build from {name}: the rule network refuses what is for administrators"
+        raise PermissionDenied(message, faults=faults)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ The values go to a callback in order; :class:`ClassicText` turns each into the t
 
 from __future__ import annotations
 
+import codecs
 from typing import assert_never
 
 import attrs
@@ -75,7 +76,10 @@ Progress = StepStarted | StepRunning | StepOutput | StepDone | OfTheWhole
 
 
 class ClassicText:
-    """The words of the classic builder."""
+    """The words of the classic builder; remembers characters that output has only begun."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def render(self, progress: Progress) -> str:
         """The text of one value; empty where the classic builder says nothing."""
@@ -86,9 +90,9 @@ class ClassicText:
             case StepRunning():
                 return f" ---> Running in {progress.step_id[:SHORT_ID_CHARACTERS]}\n"
             case StepOutput():
-                return progress.data.decode(errors="replace")
+                return self._decoder.decode(progress.data)
             case StepDone():
-                return ""
+                return self._decoder.decode(b"", final=True)
             case _:
                 return _of_the_whole(progress)
 

@@ -8,6 +8,7 @@ doing already is joined (see :mod:`flights`). The first failure ends the build's
 
 from __future__ import annotations
 
+import copy
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
@@ -16,6 +17,7 @@ from typing import assert_never
 import attrs
 import trio
 
+from protocol.errors import Fault
 from supervisor.access.owners import Owner
 from supervisor.access.requests import BuildRequest
 from supervisor.build import cache as keys
@@ -34,7 +36,7 @@ from supervisor.build.graph import (
     Vertex,
 )
 from supervisor.build.operation_file import OpenSource
-from supervisor.build.operation_run import RunWork
+from supervisor.build.operation_run import RunWork, StepFailed
 from supervisor.errors import BakehouseError, NotFound
 from supervisor.runtime.parts import Parts
 
@@ -149,7 +151,7 @@ class Solve:
         try:
             task.outcome = await self._carry_out(task, outcomes)
         except BakehouseError as error:
-            task.error = error
+            task.error = _placed(error, task.vertex)
             scope.cancel()
         finally:
             task.seconds = trio.current_time() - start
@@ -301,3 +303,12 @@ class Solve:
 def _outcome(layers: tuple[str, ...], layer: str | None, made_ns: int, *, cached: bool) -> Outcome:
     above = () if layer is None else (layer,)
     return Outcome((*layers, *above), None, layer is not None, made_ns, cached)
+
+
+def _placed(error: BakehouseError, vertex: Vertex) -> BakehouseError:
+    """The error with the place of the instruction that failed, for all but commands: those speak for themselves."""
+    if isinstance(error, StepFailed) or error.faults or vertex.place is None:
+        return error
+    placed = copy.copy(error)
+    placed.faults = (Fault(vertex.title.partition("\n")[0], vertex.place),)
+    return placed
