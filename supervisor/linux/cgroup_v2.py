@@ -75,6 +75,9 @@ class Tree:
                 time.sleep(0.002)
             with contextlib.suppress(OSError):
                 files.write(here / "cgroup.freeze", 0)
+        except OSError as error:
+            if error.errno != errno.ENODEV:  # removed between open and write: nothing is in it
+                raise
 
     def freeze(self, group: str, *, frozen: bool) -> None:
         """Ask for it."""
