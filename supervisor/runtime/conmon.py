@@ -133,7 +133,8 @@ class Session(trio.abc.AsyncResource):
         """Let go of the pipes; what runs goes on."""
         for stream in (self._sync, self._start, self._attach):
             if stream is not None:
-                await stream.aclose()
+                stream.close()  # all of them, also when this is cancelled
+        await trio.lowlevel.checkpoint()
 
     async def _report(self, pipe: trio.lowlevel.FdStream) -> int:
         line = bytearray()
