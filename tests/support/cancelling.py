@@ -129,7 +129,9 @@ class Ground:
     """Where an operation leaves its traces.
 
     Attributes:
-        config_roots: Directories below which mounts and directories of ours are.
+        helper: The spawner's process.
+        roots: Directories below which mounts and directories of ours are.
+        cgroups: Where our groups are, if any are looked at.
         prefixes: What names of links of ours begin with.
         database: The database's file, if there is one.
     """
@@ -146,11 +148,15 @@ class Ground:
         """What is there now may stay."""
         self.before = await self.settled()
 
-    async def check_nothing_remains(self) -> None:
-        """Nothing is there that was not there before, once what is ending has ended."""
+    async def check_nothing_remains(self, *but: str) -> None:
+        """Nothing is there that was not there before, once what is ending has ended; but for what begins so."""
         left: list[str] = []
         with trio.move_on_after(SETTLE_SECONDS):
-            while left := (await self.look()).beyond(self.before):
+            while left := [
+                one
+                for one in (await self.look()).beyond(self.before)
+                if not but or not one.startswith(but)
+            ]:
                 await trio.sleep(0.01)
         assert not left, "\n".join(left)
 
