@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from supervisor.build.flights import Flight
 from supervisor.build.graph import Run
 from supervisor.build.instructions import SCRIPT_PATH
 from supervisor.build.operation_file import bound_times
-from supervisor.errors import InvalidArgument, Unavailable
+from supervisor.errors import BakehouseError, InvalidArgument, Unavailable
 from supervisor.linux import mounts
 from supervisor.linux.spawner import Command
 from supervisor.monitor.samples import Who
@@ -135,30 +135,61 @@ async def _place(parts: Parts, work: RunWork, step_id: str) -> AsyncIterator[_Pl
     owner = work.owner
     bundle = parts.run_root / "builds" / f"u{owner.uid}" / step_id
     group = build_group(owner.uid, step_id)
+    roots: list[Path] = []
+    endpoints: list[Endpoint] = []
     done = False
+
+    async def prepare() -> None:
+        made = await parts.store.snapshots.prepare(step_id, work.layers, owner, kept=False)
+        roots.append(made.rootfs)
+
+    async def enclose() -> None:
+        limits = limits_of(work.resources, parts.config.runtime.pids_max)
+        weight = limits.cpu_weight or BUILD_WEIGHT
+        await parts.tree.create(owner.uid, group, attrs.evolve(limits, cpu_weight=weight))
+        await own_directory(bundle.parent, owner)
+
+    async def connect() -> None:
+        name = step_id[:HOSTNAME_CHARACTERS]
+        endpoints.append(
+            await parts.networks.attach(step_id, name, owner, work.op.network, (), user_pin)
+        )
+
+    async def disconnect() -> None:
+        await parts.networks.detach(step_id)
+
+    async def forget() -> None:
+        await parts.runtime.delete(parts.spawner, step_id)
+        await in_thread(lambda: shutil.rmtree(bundle, ignore_errors=True))
+
     try:
         user_pin = await parts.user_namespace(owner)
-        limits = limits_of(work.resources, parts.config.runtime.pids_max)
-        rootfs = (
-            await parts.store.snapshots.prepare(step_id, work.layers, owner, kept=False)
-        ).rootfs
-        await parts.tree.create(
-            owner.uid, group, attrs.evolve(limits, cpu_weight=limits.cpu_weight or BUILD_WEIGHT)
-        )
-        endpoint = await parts.networks.attach(
-            step_id, step_id[:HOSTNAME_CHARACTERS], owner, work.op.network, (), user_pin
-        )
-        await own_directory(bundle.parent, owner)
-        yield _Place(step_id, bundle, group, rootfs, endpoint, user_pin)
+        await _together(prepare, enclose, connect)
+        yield _Place(step_id, bundle, group, roots[0], endpoints[0], user_pin)
         done = True
     finally:
         with finish_within(CLEANUP_SECONDS):
             await parts.tree.clear(group)
-            await parts.runtime.delete(parts.spawner, step_id)
-            await parts.networks.detach(step_id)
+            await _together(disconnect, forget)
             if not done:
                 await parts.store.snapshots.remove(step_id)
-            await in_thread(lambda: shutil.rmtree(bundle, ignore_errors=True))
+
+
+async def _together(*works: Callable[[], Awaitable[None]]) -> None:
+    """Do all of it at once; of expected failures the first is raised, as itself, when all is over."""
+    failed: list[BakehouseError] = []
+
+    async def one(work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await work()
+        except BakehouseError as error:
+            failed.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for work in works:
+            nursery.start_soon(one, work)
+    if failed:
+        raise failed[0]
 
 
 async def _write_bundle(parts: Parts, work: RunWork, place: _Place) -> None:
