@@ -1,0 +1,84 @@
+"""Requests made by hand, as a person of the host: what no client would send, and the status as it is on the wire."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import attrs
+
+from tests.support.accounts import User
+from tests.support.daemon import Daemon
+
+_ASK = """
+import socket, sys
+path, seconds = sys.argv[1], float(sys.argv[2])
+with socket.socket(socket.AF_UNIX) as client:
+    client.settimeout(seconds)
+    client.connect(path)
+    client.sendall(sys.stdin.buffer.read())
+    while piece := client.recv(1 << 20):
+        sys.stdout.buffer.write(piece)
+"""
+
+
+@attrs.frozen
+class Answer:
+    """A status and what came with it."""
+
+    status: int
+    body: bytes
+
+    @property
+    def message(self) -> str:
+        """What the daemon says of a refusal."""
+        told: object = json.loads(self.body)["message"]
+        return str(told)
+
+    @property
+    def json(self) -> object:
+        return json.loads(self.body)
+
+
+def ask(  # noqa: PLR0913
+    daemon: Daemon,
+    method: str,
+    path: str,
+    body: bytes | object = b"",
+    *,
+    user: User | None = None,
+    kind: str = "application/json",
+    seconds: float = 30.0,
+) -> Answer:
+    """The answer to one request of ``user`` (root without one); a body that is not bytes goes as JSON."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = (
+        f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        f"Content-Type: {kind}\r\nContent-Length: {len(data)}\r\n\r\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", _ASK, str(daemon.socket), str(seconds)],
+        input=head.encode() + data,
+        capture_output=True,
+        check=False,
+        user=user.uid if user else None,
+        group=user.gid if user else None,
+        extra_groups=user.groups if user else None,
+        cwd="/",
+    )
+    assert done.stdout.startswith(b"HTTP/1.1 "), done.stderr.decode()
+    told, _, rest = done.stdout.partition(b"\r\n\r\n")
+    chunked = b"transfer-encoding: chunked" in told.lower()
+    return Answer(int(told.split()[1]), _joined(rest) if chunked else rest)
+
+
+def _joined(chunks: bytes) -> bytes:
+    whole = b""
+    while chunks:
+        size, _, chunks = chunks.partition(b"\r\n")
+        length = int(size, 16)
+        whole, chunks = whole + chunks[:length], chunks[length + 2 :]
+        if not length:
+            break
+    return whole
