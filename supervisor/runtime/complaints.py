@@ -19,7 +19,9 @@ _NOT_FOUND = (
         r'exec: "(?P<name>[^"]*)": (executable file not found|stat .* no such file)'
     ),  # runc
 )
-_NOT_EXECUTABLE = re.compile(r"permission denied|is a directory|exec format error", re.IGNORECASE)
+_NOT_EXECUTABLE = re.compile(
+    r"permission denied|is a directory|exec format error|open executable", re.IGNORECASE
+)
 
 
 def start_failure(name: str, error: BakehouseError) -> BakehouseError:
@@ -29,6 +31,14 @@ def start_failure(name: str, error: BakehouseError) -> BakehouseError:
     text, code = reworded(error.message)
     kind = InvalidArgument if code else type(error)
     return kind(f"cannot start container {name}: {text}", error.hint, error.faults)
+
+
+def exec_failure(name: str, error: BakehouseError) -> tuple[BakehouseError, int]:
+    """Why a command did not start in the running container ``name``, and its exit code: 126 if it could be found."""
+    text, code = reworded(error.message)
+    if not text.startswith("cannot "):
+        text = f"cannot execute in container {name}: {text}"
+    return type(error)(text, error.hint, error.faults), code or NOT_EXECUTABLE_CODE
 
 
 def reworded(complaint: str) -> tuple[str, int]:

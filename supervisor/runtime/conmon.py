@@ -75,6 +75,11 @@ class SessionPaths:
         """What conmon and the runtime wrote to stderr."""
         return self.directory / "conmon.log"
 
+    @property
+    def runtime_log(self) -> Path:
+        """What the runtime itself says, as JSON lines; of a terminal's exec conmon hears nothing else."""
+        return self.directory / "runtime.log"
+
 
 @attrs.frozen
 class SessionInputs:
@@ -279,9 +284,10 @@ def _arguments(conmon: str, runtime: OciRuntime, inputs: SessionInputs) -> tuple
 
 
 def _runtime_arguments(runtime: OciRuntime, inputs: SessionInputs) -> list[str]:
+    arguments = (*runtime.arguments, "--log", str(inputs.paths.runtime_log), "--log-format", "json")
     if runtime.places and not inputs.entry_paths:
-        return ["-r", runtime.path, *_each("--runtime-arg", runtime.arguments)]
-    through_shell = ("-c", ENTER_CGROUPS, runtime.path, *runtime.arguments)
+        return ["-r", runtime.path, *_each("--runtime-arg", arguments)]
+    through_shell = ("-c", ENTER_CGROUPS, runtime.path, *arguments)
     return ["-r", "/bin/sh", *_each("--runtime-arg", through_shell)]
 
 
@@ -290,11 +296,17 @@ def _each(flag: str, words: Sequence[str]) -> list[str]:
 
 
 def _complaints(paths: SessionPaths) -> str:
+    said = last_line(_tail(paths.runtime_log))
+    with contextlib.suppress(orjson.JSONDecodeError, KeyError, TypeError):
+        return str(orjson.loads(said)["msg"])
+    return last_line(_tail(paths.complaints)) or "the container monitor ended without a word"
+
+
+def _tail(path: Path) -> bytes:
     try:
-        words = last_line(paths.complaints.read_bytes()[-SYNC_BYTES_MAX:])
+        return path.read_bytes()[-SYNC_BYTES_MAX:]
     except OSError:
-        words = ""
-    return words or "the container monitor ended without a word"
+        return b""
 
 
 def control(paths: SessionPaths, kind: int, first: int, second: int) -> None:

@@ -40,6 +40,27 @@ class Exit:
     error: str = ""
 
 
+@attrs.define(eq=False)
+class Ends:
+    """What those wait for who wait for a run to end; each event is for the next time only.
+
+    Attributes:
+        exit: A run is over.
+        settled: The same, or a start has failed: nothing runs any more.
+    """
+
+    exit: trio.Event = attrs.field(factory=trio.Event)
+    settled: trio.Event = attrs.field(factory=trio.Event)
+
+    def tell(self, *, ran: bool) -> None:
+        """A run is over, or if nothing ``ran`` a start has failed."""
+        settled, self.settled = self.settled, trio.Event()
+        settled.set()
+        if ran:
+            finished, self.exit = self.exit, trio.Event()
+            finished.set()
+
+
 def read_ending(paths: SessionPaths) -> Ending | None:
     """What the exit file says; None if it is not (wholly) written."""
     try:

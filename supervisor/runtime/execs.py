@@ -24,7 +24,7 @@ from supervisor.runtime import spec
 from supervisor.runtime.assembly import capabilities_of, container_user, session_paths
 from supervisor.runtime.attach import Attachment, AttachRequest
 from supervisor.runtime.cgroup_tree import monitors_group
-from supervisor.runtime.complaints import NOT_FOUND_CODE, reworded
+from supervisor.runtime.complaints import exec_failure
 from supervisor.runtime.conmon import SessionInputs, SessionPaths, control, open_session
 from supervisor.runtime.endings import await_ending, monitored, read_ending
 from supervisor.runtime.keeper import RESIZE, Keeper
@@ -83,11 +83,11 @@ class Exec:
             await self._write(ExecStart(exec_id=self.record.id, command=self.command_line))
             await self._run(attachment, terminal=terminal)
         except BakehouseError as error:
-            text, code = reworded(error.message)
+            failure, code = exec_failure(self.keeper.record.name, error)
             if attachment is not None:
                 attachment.give_up()
-            await self._end(code or NOT_FOUND_CODE, text)
-            raise
+            await self._end(code, failure.message)
+            raise failure from error
 
     async def _run(self, attachment: Attachment | None, *, terminal: bool) -> None:
         parts, container = self._parts, self.keeper.record

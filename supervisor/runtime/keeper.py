@@ -46,23 +46,23 @@ from supervisor.runtime.assembly import assemble, dismantle, log_path, session_p
 from supervisor.runtime.attach import Attachment, AttachRequest, WaitingAttachments
 from supervisor.runtime.cgroup_tree import container_group
 from supervisor.runtime.changes import Changes
-from supervisor.runtime.complaints import start_failure
+from supervisor.runtime.complaints import reworded, start_failure
 from supervisor.runtime.conmon import control, end_monitors
-from supervisor.runtime.endings import Ending, Exit, await_ending
+from supervisor.runtime.endings import Ending, Ends, Exit, await_ending
 from supervisor.runtime.launch import launch
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.logs import rotate
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.processes import open_process, send_signal, wait_end
 from supervisor.runtime.records import ContainerRecord, ContainerState, ProcessIdentity
-from supervisor.runtime.status import ALIVE, Cause, Status, advance
+from supervisor.runtime.status import ALIVE, Cause, Status, advance, cannot_remove
 from supervisor.tasks import finish_within, first_of, in_thread
 
 T = TypeVar("T")
 
 CLEANUP_SECONDS = 30.0
 EXECS_END_SECONDS = 10.0
-NOT_STARTED_CODE = 127
+NOT_STARTED_CODE = 128
 RESIZE, REOPEN_LOG = 1, 2
 CUT_OFF = "the daemon ended while it was being started"
 
@@ -101,7 +101,7 @@ class Keeper:
         self._ending = False
         self._execs: set[trio.Event] = set()
         self._pidfd: int | None = None
-        self._next_exit = trio.Event()
+        self._ends = Ends()
         self._waiting = WaitingAttachments()
         self._attach_socket = session_paths(parts.run_root, record).attach_socket
         self.log = log_path(parts.data_root, record)
@@ -155,7 +155,8 @@ class Keeper:
             async with self.parts.monitor.ticket(self.record.owner, f"start {self.record.name}"):
                 await self._run()
         except BakehouseError as error:
-            await self.undo_start(error.message)
+            why, code = reworded(error.message)
+            await self.undo_start(why, code or NOT_STARTED_CODE)
             raise start_failure(self.record.name, error) from error
         except trio.Cancelled:
             await self.undo_start(CUT_OFF)
@@ -181,14 +182,12 @@ class Keeper:
         self.nursery.start_soon(self._watch)
         self.nursery.start_soon(self._waiting.connect_rest, self._attach_socket)
 
-    async def undo_start(self, reason: str) -> None:
+    async def undo_start(self, reason: str, code: int = NOT_STARTED_CODE) -> None:
         """A start that was cut off is undone, whatever it had come to."""
         await self._take_apart(lost=True)
         with finish_within(CLEANUP_SECONDS):
-            await self._advance(
-                Cause.START_FAIL, error=reason, process=None, exit_code=NOT_STARTED_CODE
-            )
-        self._run_is_over()
+            await self._advance(Cause.START_FAIL, error=reason, process=None, exit_code=code)
+        self._run_is_over(ran=False)
         self.after_run()
 
     def _hold(self, process: ProcessIdentity) -> bool:
@@ -231,7 +230,7 @@ class Keeper:
             )
         if scope.cancelled_caught:
             raise Internal(f"cannot write down the end of container {self.record.name}: no answer")
-        self._run_is_over()
+        self._run_is_over(ran=True)
 
     async def _take_apart(self, *, lost: bool) -> None:
         """Leave nothing of a run. With ``lost`` its monitor is not believed to end by itself."""
@@ -255,13 +254,12 @@ class Keeper:
             for ended in list(self._execs):
                 await ended.wait()
 
-    def _run_is_over(self) -> None:
+    def _run_is_over(self, *, ran: bool) -> None:
         self._ending = False
         self._close_pidfd()
         self.endpoint = None
         self._waiting.give_up()
-        finished, self._next_exit = self._next_exit, trio.Event()
-        finished.set()
+        self._ends.tell(ran=ran)
 
     async def stop(self, grace_seconds: float, signal_number: int) -> bool:
         """The container does not run; False if it did not. After the grace it is killed."""
@@ -273,7 +271,7 @@ class Keeper:
     async def _stop(self, grace_seconds: float, signal_number: int) -> bool:
         if not self.alive:
             return False
-        ended = self._next_exit
+        ended = self._ends.exit
         with suppress(Conflict, NotFound):  # it ends by itself just now
             await self._thaw()
             await self.kill(signal_number)
@@ -316,6 +314,8 @@ class Keeper:
             Conflict: It does not run, or is paused already.
         """
         async with self._turn:
+            if not self.alive:
+                raise Conflict(f"Container {self.record.id} is not running")
             advance(self.state.status, Cause.PAUSE)
             await in_thread(lambda: self.parts.tree.cgroups.freeze(self.group, frozen=True))
             await self._advance(Cause.PAUSE, ContainerPause())
@@ -357,8 +357,8 @@ class Keeper:
         async with self._turn:
             if self.alive:
                 if not force:
-                    raise Conflict(_cannot_remove(self.record, self.state))
-                ended = self._next_exit
+                    raise Conflict(cannot_remove(self.record.id, self.state.status))
+                ended = self._ends.exit
                 await self.kill(signal.SIGKILL)
                 await ended.wait()
             if not self.gone.is_set():
@@ -395,11 +395,17 @@ class Keeper:
     # --- those who look on -------------------------------------------------------------------------------------
 
     async def wait(self, condition: str) -> Exit:
-        """The exit of a run: ``not-running`` (at once if none runs), ``next-exit``, or ``removed``."""
+        """The exit of a run: ``not-running`` (at once if none runs), ``next-exit``, or ``removed``.
+
+        As with dockerd a start that fails is no exit, and what kept it from running is no failure of its removal.
+        """
         if condition == "removed":
             await self.gone.wait()
-        elif condition == "next-exit" or self.alive or self.state.status is Status.STARTING:
-            await first_of(self._next_exit, self.gone)
+            return Exit(self.state.exit_code)
+        if condition == "next-exit":
+            await first_of(self._ends.exit, self.gone)
+        elif self.alive or self.state.status is Status.STARTING:
+            await first_of(self._ends.settled, self.gone)
         return Exit(self.state.exit_code, self.state.error)
 
     async def attachment(self, request: AttachRequest) -> Attachment:
@@ -491,12 +497,3 @@ class Keeper:
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None
-
-
-def _cannot_remove(record: ContainerRecord, state: ContainerState) -> str:
-    what = "paused" if state.status is Status.PAUSED else "running"
-    advice = "Unpause and then stop" if state.status is Status.PAUSED else "Stop"
-    return (
-        f"You cannot remove a {what} container {record.id}. "
-        f"{advice} the container before attempting removal or force remove"
-    )

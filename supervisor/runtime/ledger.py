@@ -133,4 +133,8 @@ def _attributes(record: ContainerRecord, data: EventData) -> Mapping[str, str]:
         )
         if (value := getattr(data, field, None)) is not None
     }
+    if "oldName" in said:
+        said["oldName"] = (
+            f"/{said['oldName']}"  # names have a slash inside dockerd, and here it shows
+        )
     return {**record.labels, "image": record.image_reference, "name": record.name, **said}

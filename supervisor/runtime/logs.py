@@ -118,27 +118,33 @@ async def read_log(
     """
     reader = _Reader(log, files_max)
     try:
-        if query.tail is None:
-            async for entries in _all(reader, query):
-                yield entries
-        else:
+        if query.tail is not None:
             yield await _tail(reader, query)
-        if query.follow:
-            async for entries in _follow(reader, query, ended):
+        while True:
+            over = ended()  # asked before reading: what was written until then is read below
+            while query.tail is None or query.follow:
+                entries = await _next(reader, query)
+                if not entries:
+                    break
                 yield entries
+            if over or not query.follow:
+                return
+            await trio.sleep(FOLLOW_POLL_SECONDS)
     finally:
         reader.close()
 
 
-async def _all(reader: _Reader, query: LogQuery) -> AsyncIterator[list[LogEntry]]:
+async def _next(reader: _Reader, query: LogQuery) -> list[LogEntry]:
+    """The next entries that are asked for; none at the end of what is written so far."""
     while entries := await in_thread(reader.block):
         chosen = [entry for entry in entries if wanted(entry, query)]
         if chosen:
-            yield chosen
+            return chosen
+    return []
 
 
 async def _tail(reader: _Reader, query: LogQuery) -> list[LogEntry]:
-    """The last lines: entries are kept until more whole lines follow them than are asked for."""
+    """The last lines: entries are kept until more lines follow them than are asked for. One not ended yet counts."""
     kept: deque[LogEntry] = deque()
     lines = 0
     limit = query.tail or 0
@@ -148,21 +154,17 @@ async def _tail(reader: _Reader, query: LogQuery) -> list[LogEntry]:
                 continue
             kept.append(entry)
             lines += entry.data.endswith(b"\n")
-            while kept and lines > limit:
-                lines -= kept.popleft().data.endswith(b"\n")
+            _drop_lines(kept, lines - limit)
+            lines = min(lines, limit)
+    if kept and not kept[-1].data.endswith(b"\n"):
+        _drop_lines(kept, lines + 1 - limit)
     return list(kept) if limit else []
 
 
-async def _follow(
-    reader: _Reader, query: LogQuery, ended: Callable[[], bool]
-) -> AsyncIterator[list[LogEntry]]:
-    while True:
-        over = ended()  # asked before reading: what was written until then is read below
-        async for entries in _all(reader, query):
-            yield entries
-        if over:
-            return
-        await trio.sleep(FOLLOW_POLL_SECONDS)
+def _drop_lines(kept: deque[LogEntry], lines: int) -> None:
+    """Take so many whole lines away from the front."""
+    while kept and lines > 0:
+        lines -= kept.popleft().data.endswith(b"\n")
 
 
 class _Reader:

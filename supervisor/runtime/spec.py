@@ -181,7 +181,9 @@ def process_spec(process: ProcessInputs) -> dict[str, object]:
         "user": {
             "uid": process.user.uid,
             "gid": process.user.gid,
-            "additionalGids": list(process.user.additional_gids),
+            "additionalGids": list(
+                dict.fromkeys((process.user.gid, *process.user.additional_gids))
+            ),
         },
         "args": list(process.args),
         "env": list(process.env),

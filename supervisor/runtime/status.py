@@ -91,3 +91,13 @@ def diagram() -> str:
     ]
     lines.append(f"    {Status.REMOVED.value} --> [*]")
     return "\n".join(lines)
+
+
+def cannot_remove(container_id: str, status: Status) -> str:
+    """Why a container that runs is not removed; Docker's wording."""
+    what = "paused" if status is Status.PAUSED else "running"
+    advice = "Unpause and then stop" if status is Status.PAUSED else "Stop"
+    return (
+        f"You cannot remove a {what} container {container_id}. "
+        f"{advice} the container before attempting removal or force remove"
+    )
