@@ -20,6 +20,8 @@ import trio
 
 T = TypeVar("T")
 
+FRESH_SECONDS = 2.0
+REMEMBERED_MAX = 4_096
 LOOKUPS = trio.CapacityLimiter(16)
 """Questions to the account database at once; one that was given up counts until the database answers it."""
 
@@ -65,11 +67,25 @@ class Directory(Protocol):
 
 
 class HostDirectory:
-    """The host's own account database, through the name service switch."""
+    """The host's own account database, through the name service switch.
+
+    An answer about an account is good for ``FRESH_SECONDS``: clients open many connections at once, and whoever was put
+    out of a group is out that much later.
+    """
+
+    def __init__(self) -> None:
+        self._accounts: dict[int, tuple[float, Account | None]] = {}
 
     async def account(self, uid: int) -> Account | None:
         """The account with this id, or ``None``. Root's is answered by the local files alone."""
-        return await _ask(lambda: _account(uid), ROOT_LOOKUPS if uid == ROOT_UID else LOOKUPS)
+        until, account = self._accounts.get(uid, (0.0, None))
+        if trio.current_time() < until:
+            return account
+        account = await _ask(lambda: _account(uid), ROOT_LOOKUPS if uid == ROOT_UID else LOOKUPS)
+        if len(self._accounts) >= REMEMBERED_MAX:
+            self._accounts.clear()
+        self._accounts[uid] = (trio.current_time() + FRESH_SECONDS, account)
+        return account
 
     async def group_id(self, name: str) -> int | None:
         """The id of the group with this name, or ``None``."""

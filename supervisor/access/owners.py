@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -88,6 +88,7 @@ class Owners:
     _events: Events
     _config: Config
     _directory: Directory
+    _allotted: Sequence[range] | None = None
 
     async def identify(self, peer: Peer) -> Identity:
         """Tell who ``peer`` acts for; asked once per connection.
@@ -95,12 +96,18 @@ class Owners:
         Raises:
             PermissionDenied: A stranger, a uid without an account, or one that belongs to a container.
         """
-        if await self._database.read(lambda connection: _is_containers(connection, peer.uid)):
+        if any(peer.uid in allotted for allotted in await self._ranges_now()):
             raise PermissionDenied(
                 f"cannot let uid {peer.uid} in: it belongs to a container",
                 hint="inside a container, talk to the daemon as its root: that is the container's owner",
             )
         return await identities.identify(peer, self._directory, self._config.access)
+
+    async def _ranges_now(self) -> Sequence[range]:
+        """Every range that is allotted, read again only after an allotment."""
+        if self._allotted is None:
+            self._allotted = await self._database.read(_allotted)
+        return self._allotted
 
     async def owner_of(self, identity: Identity, *, remapped: bool | None = None) -> Owner:
         """The owner that ``identity`` is, with a range allotted if they need one and have none.
@@ -163,9 +170,12 @@ class Owners:
             return known
         avoid_ids = await self._directory.taken()
         avoid = await in_thread(_subordinate)
-        return await self._database.write(
-            lambda connection: self._allot(connection, account, avoid_ids, avoid)
-        )
+        try:
+            return await self._database.write(
+                lambda connection: self._allot(connection, account, avoid_ids, avoid)
+            )
+        finally:
+            self._allotted = None
 
     def _allot(
         self,
@@ -265,9 +275,9 @@ def _remembered(connection: sqlite3.Connection, uid: int) -> Account | None:
     )
 
 
-def _is_containers(connection: sqlite3.Connection, uid: int) -> bool:
-    wanted = "SELECT 1 FROM owners WHERE range_first <= ? AND ? < range_first + ?"
-    return connection.execute(wanted, (uid, uid, ranges.RANGE_IDS)).fetchone() is not None
+def _allotted(connection: sqlite3.Connection) -> Sequence[range]:
+    firsts = [int(row[0]) for row in connection.execute("SELECT range_first FROM owners")]
+    return tuple(range(first, first + ranges.RANGE_IDS) for first in firsts)
 
 
 def _subordinate() -> tuple[range, ...]:

@@ -20,7 +20,7 @@ from supervisor.access.requests import (
     RestartRequest,
     VolumeRequest,
 )
-from supervisor.errors import InvalidArgument
+from supervisor.errors import faulty
 
 Served = Callable[[object], bool]
 
@@ -89,10 +89,8 @@ def check_served(request: Request, action: Action, subject: str = "") -> None:
     """
     faults = list(_unserved(request, ""))
     if faults:
-        raise InvalidArgument(
-            f"cannot {action.value}{subject and ' '}{subject}: not served yet",
-            faults=faults[:TOLD_MAX],
-        )
+        what = f"cannot {action.value}{subject and ' '}{subject}"
+        raise faulty(what, faults[:TOLD_MAX], "not served yet")
 
 
 def _unserved(request: Request, place: str) -> Iterator[Fault]:

@@ -36,6 +36,7 @@ from supervisor.runtime.passwd import ContainerUser
 from supervisor.runtime.seccomp import runtime_seccomp
 from supervisor.runtime.spec import (
     DEFAULT_CAPABILITIES,
+    DEVICE_RULES,
     ProcessInputs,
     SpecInputs,
     SpecMount,
@@ -146,8 +147,9 @@ async def _place(parts: Parts, work: RunWork, step_id: str) -> AsyncIterator[_Pl
     async def enclose() -> None:
         limits = limits_of(work.resources, parts.config.runtime.pids_max)
         weight = limits.cpu_weight or BUILD_WEIGHT
-        await parts.tree.create(owner.uid, group, attrs.evolve(limits, cpu_weight=weight))
-        await own_directory(bundle.parent, owner)
+        lighter = attrs.evolve(limits, cpu_weight=weight)
+        await parts.tree.create(owner.uid, group, lighter, DEVICE_RULES)
+        await in_thread(lambda: own_directory(bundle.parent, owner))
 
     async def connect() -> None:
         name = step_id[:HOSTNAME_CHARACTERS]
@@ -159,7 +161,7 @@ async def _place(parts: Parts, work: RunWork, step_id: str) -> AsyncIterator[_Pl
         await parts.networks.detach(step_id)
 
     async def forget() -> None:
-        await parts.runtime.delete(parts.spawner, step_id)
+        await parts.runtime.forget(parts.spawner, step_id)
         await in_thread(lambda: shutil.rmtree(bundle, ignore_errors=True))
 
     try:

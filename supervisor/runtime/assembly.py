@@ -33,6 +33,7 @@ from supervisor.runtime.spec import ProcessInputs, SpecInputs, SpecMount
 from supervisor.tasks import each_to_its_end, in_thread, together
 
 ACCOUNT_FILE_BYTES_MAX = 1_048_576
+TMPFS_OPTIONS = ("noexec", "nosuid", "nodev")
 BUSY_PAUSE_SECONDS, BUSY_PAUSE_SECONDS_MAX = 0.005, 0.5
 
 
@@ -75,8 +76,9 @@ async def _assemble(parts: Parts, record: ContainerRecord) -> Surroundings:
     told = partial(mounts.told_as, f"start container {record.name}")
     owner = await parts.owners.owner(record.owner, remapped=record.remapped)
     session = session_paths(parts.run_root, record)
-    await own_directory(session.directory.parent, owner)
-    await in_thread(lambda: _fresh_directories(session, log_path(parts.data_root, record).parent))
+    await in_thread(
+        lambda: _fresh_directories(session, owner, log_path(parts.data_root, record).parent)
+    )
     user_pin = await parts.user_namespace(owner)
     group = container_group(owner.uid, record.id)
     limits = limits_of(record.request.resources, parts.config.runtime.pids_max)
@@ -86,9 +88,8 @@ async def _assemble(parts: Parts, record: ContainerRecord) -> Surroundings:
             await parts.store.snapshots.prepare(record.id, record.layers, owner)
 
     async def prepare_group() -> None:
-        await parts.tree.create(owner.uid, group, limits)
-        if not record.request.privileged:
-            await parts.tree.confine_devices(group, spec.DEVICE_RULES)
+        rules = None if record.request.privileged else spec.DEVICE_RULES
+        await parts.tree.create(owner.uid, group, limits, rules)
 
     async def prepare_network() -> None:
         await parts.networks.attach(
@@ -106,14 +107,24 @@ async def _assemble(parts: Parts, record: ContainerRecord) -> Surroundings:
     assert endpoint is not None
     root_fd = await mounts.open_in_mounts(parts.spawner, rootfs)
     try:
-        user = await in_thread(lambda: container_user(root_fd, record.user, owner))
-        await in_thread(lambda: make_working_directory(root_fd, record.working_dir, owner.id_map))
+        user = await in_thread(lambda: _settle_in(root_fd, record, owner))
     finally:
         os.close(root_fd)
-    shown = await _mounts(parts, record, owner, session, endpoint)
-    config = _spec(parts, record, owner, rootfs, endpoint, user, user_pin, shown, group)
-    await in_thread(lambda: _write_private(session.directory / "config.json", orjson.dumps(config)))
+    shown = await _mounts(parts, record, owner, session)
+
+    def write() -> None:
+        every = (*shown, *_identity_files(record, owner, session, endpoint))
+        config = _spec(parts, record, owner, rootfs, endpoint, user, user_pin, every, group)
+        _write_private(session.directory / "config.json", orjson.dumps(config))
+
+    await in_thread(write)
     return Surroundings(owner, session, group, rootfs, endpoint, user)
+
+
+def _settle_in(root_fd: int, record: ContainerRecord, owner: Owner) -> ContainerUser:
+    user = container_user(root_fd, record.user, owner)
+    make_working_directory(root_fd, record.working_dir, owner.id_map)
+    return user
 
 
 async def dismantle(parts: Parts, record: ContainerRecord) -> None:
@@ -135,7 +146,7 @@ async def dismantle(parts: Parts, record: ContainerRecord) -> None:
 
     async def forget() -> None:
         with mounts.told_as(f"have {parts.runtime.name} forget container {record.name}"):
-            await parts.runtime.delete(parts.spawner, record.id)
+            await parts.runtime.forget(parts.spawner, record.id)
 
     await each_to_its_end(forget, partial(parts.networks.detach, record.id), unmount)
     await in_thread(lambda: shutil.rmtree(session.directory, ignore_errors=True))
@@ -190,7 +201,8 @@ def make_working_directory(root_fd: int, path: str, id_map: IdMap) -> None:
         beneath.make_directories_beneath(root_fd, path, 0o755, uid, gid)
 
 
-def _fresh_directories(session: SessionPaths, log_directory: Path) -> None:
+def _fresh_directories(session: SessionPaths, owner: Owner, log_directory: Path) -> None:
+    own_directory(session.directory.parent, owner)
     log_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     shutil.rmtree(session.directory, ignore_errors=True)
     session.directory.mkdir(mode=0o711)
@@ -206,9 +218,9 @@ def _write_private(path: Path, data: bytes) -> None:
 
 
 async def _mounts(
-    parts: Parts, record: ContainerRecord, owner: Owner, session: SessionPaths, endpoint: Endpoint
+    parts: Parts, record: ContainerRecord, owner: Owner, session: SessionPaths
 ) -> tuple[SpecMount, ...]:
-    shown = list(await in_thread(lambda: _identity_files(parts, record, owner, session, endpoint)))
+    shown = []
     for number, mount in enumerate(record.mounts):
         place = session.directory / "mounts" / str(number)
         shown.append(await _mount(parts, record, owner, mount, place))
@@ -222,7 +234,8 @@ async def _mount(
     flags = ("nosuid", "nodev") if record.remapped else ()
     match mount.kind:
         case MountKind.TMPFS:
-            return SpecMount(mount.target, "tmpfs", "tmpfs", ("nosuid", "nodev", *mount.options))
+            # Docker's defaults, put before what the caller says: the last of two that contradict each other holds.
+            return SpecMount(mount.target, "tmpfs", "tmpfs", (*TMPFS_OPTIONS, *mount.options))
         case MountKind.VOLUME:
             rootfs = parts.store.snapshots.get(record.id).rootfs
             if mount.copy_up:
@@ -245,7 +258,7 @@ async def _mount(
 
 
 def _identity_files(
-    parts: Parts, record: ContainerRecord, owner: Owner, session: SessionPaths, endpoint: Endpoint
+    record: ContainerRecord, owner: Owner, session: SessionPaths, endpoint: Endpoint
 ) -> tuple[SpecMount, ...]:
     """``/etc/hosts``, ``hostname`` and ``resolv.conf``, each the container's own and its root's to change."""
     taken = {mount.target for mount in record.mounts}

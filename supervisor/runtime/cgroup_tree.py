@@ -81,9 +81,24 @@ class CgroupTree:
         self._seen_in_mounts = seen_in_mounts
         self._owners: set[int] = set()
 
-    async def create(self, owner: int, group: str, limits: CgroupLimits) -> None:
-        """The group exists below its owner's, with these limits; its owner's has theirs."""
-        await in_thread(lambda: self._create(owner, group, limits))
+    async def create(
+        self,
+        owner: int,
+        group: str,
+        limits: CgroupLimits,
+        device_rules: Sequence[str] | None = None,
+    ) -> None:
+        """The group exists below its owner's, with these limits; its owner's has theirs.
+
+        With ``device_rules`` its processes may use only those devices, where this host can see to that.
+        """
+
+        def create() -> None:
+            self._create(owner, group, limits)
+            if device_rules is not None:
+                self.cgroups.confine_devices(group, device_rules)
+
+        await in_thread(create)
 
     def _create(self, owner: int, group: str, limits: CgroupLimits) -> None:
         if owner not in self._owners:
@@ -99,11 +114,6 @@ class CgroupTree:
             self.cgroups.create(monitors_group(owner))
             self._owners.add(owner)
         self.cgroups.create(group, limits)
-
-    async def confine_devices(self, group: str, rules: Sequence[str]) -> None:
-        """Processes of the group may use only these devices, where this host can see to that."""
-        if self.confines_devices:
-            await in_thread(lambda: self.cgroups.confine_devices(group, rules))
 
     def entry_paths(self, group: str) -> list[str]:
         """The ``cgroup.procs`` of a group as processes in the daemon's mount namespace see them."""

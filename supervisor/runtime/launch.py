@@ -14,7 +14,6 @@ from supervisor.runtime.conmon import SessionInputs, open_session
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.processes import identify
 from supervisor.runtime.records import ContainerRecord, ProcessIdentity
-from supervisor.tasks import in_thread
 
 LOG_CUT_FACTOR = 4
 
@@ -29,7 +28,7 @@ async def launch(
     Raises:
         Internal: The runtime or conmon could not; its own words.
     """
-    fds = await in_thread(lambda: parts.tree.cgroups.entry_fds(monitors_group(record.owner)))
+    fds = parts.tree.cgroups.entry_fds(monitors_group(record.owner))
     try:
         inputs = SessionInputs(
             paths=surroundings.session,
@@ -50,7 +49,7 @@ async def launch(
         pid = await session.pid()
     finally:
         await trio.aclose_forcefully(session)
-    process = await in_thread(lambda: identify(pid, parts.boot_id))
+    process = identify(pid, parts.boot_id)
     if process is None:
         raise Internal(f"cannot start container {record.name}: it ended before it was started")
     return process

@@ -69,6 +69,16 @@ class OciRuntime:
         if await in_thread((self.root / container_id).exists):
             await self._verb(spawner, "delete", "--force", container_id)
 
+    async def forget(self, spawner: Spawner, container_id: str) -> None:
+        """Have nothing of a container whose processes are dead; not knowing it is success.
+
+        crun without its cgroup manager keeps of such a container what is in its state directory, and nothing else.
+        """
+        if self.places:
+            await self.delete(spawner, container_id)
+        else:
+            await in_thread(lambda: shutil.rmtree(self.root / container_id, ignore_errors=True))
+
     async def knows(self, spawner: Spawner, container_id: str) -> str | None:
         """What the runtime calls the container's state (``created``, ``running``, ``stopped``); None if it has none."""
         done = await spawner.run(Command(self.command("state", container_id), env=ENVIRONMENT))

@@ -20,7 +20,6 @@ from supervisor.runtime.cgroup_tree import CgroupTree
 from supervisor.runtime.oci_runtime import OciRuntime
 from supervisor.runtime.seccomp import Profile
 from supervisor.store.store import Store
-from supervisor.tasks import in_thread
 
 
 @frozen
@@ -65,18 +64,13 @@ class Parts:
         return pin
 
 
-async def own_directory(path: Path, owner: Owner) -> Path:
+def own_directory(path: Path, owner: Owner) -> None:
     """``path`` exists, and only root and the owner's container root can enter it.
 
     Runtimes look below it as the container's root, so the directory belongs to the group that is 0 inside; the boundary
     for everybody else is that what is mounted below it is in the daemon's own mount namespace.
     """
-
-    def make() -> Path:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if owner.remapped:
-            os.chown(path, 0, owner.id_map.gid_outside(0))
-            path.chmod(0o710)
-        return path
-
-    return await in_thread(make)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if owner.remapped:
+        os.chown(path, 0, owner.id_map.gid_outside(0))
+        path.chmod(0o710)
