@@ -7,7 +7,6 @@ everyone's); that something exists but is another's cannot be told from its not 
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import AsyncIterator, Mapping
 
 import attrs
@@ -19,7 +18,6 @@ from supervisor.access.owners import Owner
 from supervisor.access.requests import ContainerRequest, ExecRequest, MountKind
 from supervisor.errors import (
     AlreadyExists,
-    BakehouseError,
     InvalidArgument,
     NotFound,
     ResourceExhausted,
@@ -125,7 +123,10 @@ class Containers:
         remapped = not identity.admin or request.userns_mode == "remap"
         names = [name for owner, name in self._names if owner == identity.owner]
         facts = ImageFacts(image.id, image.layers, image.config.config)
-        record = container_record(request, facts, identity.owner, names, remapped=remapped)
+        cpus = os.cpu_count() or 1
+        record = container_record(
+            request, facts, identity.owner, names, remapped=remapped, cpus=cpus
+        )
         owner = await parts.owners.owner_of(identity, remapped=remapped)
         self._reserve(record)
         keeper = Keeper(parts, self._ledger, record, ContainerState(), self._forget)
@@ -133,7 +134,7 @@ class Containers:
             await self._ledger.insert(record, keeper.state)
             keeper.record = await self._settle_mounts(owner, record)
             await self._made(keeper)
-        except (BakehouseError, sqlite3.Error, trio.Cancelled):
+        except BaseException:
             with finish_within(CLEANUP_SECONDS):
                 await self._unmake(keeper)
             raise
@@ -165,13 +166,13 @@ class Containers:
         for mount in record.mounts:
             match mount.kind:
                 case MountKind.VOLUME:
-                    name = await self.parts.store.volumes.hold(
-                        owner, mount.source, record.id, anonymous=mount.anonymous
-                    )
-                    settled.append(attrs.evolve(mount, source=name))
+                    with finish_within(CLEANUP_SECONDS):  # made but not held, it would be nobody's
+                        name = await self.parts.store.volumes.hold(
+                            owner, mount.source, record.id, anonymous=mount.anonymous
+                        )
+                        settled.append(attrs.evolve(mount, source=name))
                 case MountKind.BIND:
-                    if record.remapped:
-                        await self._look_at(owner, mount)
+                    await self._look_at(owner, mount)
                     settled.append(mount)
                 case MountKind.TMPFS:
                     settled.append(mount)

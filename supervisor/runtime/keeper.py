@@ -158,7 +158,7 @@ class Keeper:
             why, code = reworded(error.message)
             await self.undo_start(why, code or NOT_STARTED_CODE)
             raise start_failure(self.record.name, error) from error
-        except trio.Cancelled:
+        except BaseException:  # cancelled, perhaps as a group from tasks below
             await self.undo_start(CUT_OFF)
             raise
         return True
@@ -168,7 +168,9 @@ class Keeper:
         self.endpoint = surroundings.endpoint
         process = await launch(self.parts, self.record, surroundings, self.log)
         self._hold(process)
-        await self._set(attrs.evolve(self.state, process=process))
+        async with self._writing:
+            self.state = attrs.evolve(self.state, process=process)
+            await self._ledger.write(self.record, self.state)
         await self._waiting.connect(self._attach_socket)
         await self.parts.runtime.start(self.parts.spawner, self.record.id)
         await self._advance(
@@ -386,11 +388,14 @@ class Keeper:
             await self._advance(Cause.REMOVE_FAIL, error=error.message)
             raise
         async with self._writing:
-            await self._ledger.delete(record, [ContainerDestroy()])
+            orphaned = await self._ledger.delete(record, [ContainerDestroy()])
             self.state = attrs.evolve(self.state, status=advance(self.state.status, Cause.DESTROY))
         self._waiting.give_up()
         self._forgotten(self)
         self.gone.set()
+        if orphaned:
+            with finish_within(CLEANUP_SECONDS):  # the nursery this runs in ends with the container
+                await parts.store.layers.collect()
 
     # --- those who look on -------------------------------------------------------------------------------------
 
@@ -486,11 +491,6 @@ class Keeper:
             status = advance(self.state.status, cause)
             after = attrs.evolve(self.state, status=status, **changes)  # type: ignore[arg-type]  # checked by attrs
             await self._ledger.write(self.record, after, events)
-            self.state = after
-
-    async def _set(self, after: ContainerState) -> None:
-        async with self._writing:
-            await self._ledger.write(self.record, after)
             self.state = after
 
     def _close_pidfd(self) -> None:
