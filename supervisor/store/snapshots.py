@@ -32,7 +32,9 @@ from supervisor.store import packing, trees
 from supervisor.store.layers import INIT_DIRECTORIES, INIT_FILES, INIT_LAYER, Layer, Layers
 from supervisor.store.trash import Trash
 from supervisor.store.views import Views, gate_name
-from supervisor.tasks import in_thread
+from supervisor.tasks import finish_within, in_thread
+
+CLEAR_SECONDS = 30.0
 
 RootfsOf = Callable[[str, int, bool], Path]
 
@@ -180,7 +182,7 @@ class Snapshots:
                 if snapshot.kept:
                     await self._database.write(lambda connection: _forget(connection, key))
                 await self._dropped(snapshot)
-        if not self._locks[key].statistics().tasks_waiting:
+        if not self._locks[key].locked():  # else it was handed on to the next
             del self._locks[key]
 
     async def usage(self, key: str) -> int:
@@ -248,11 +250,12 @@ class Snapshots:
 
     async def _dropped(self, snapshot: Snapshot) -> None:
         """It is unmounted and no longer written down: clear away what it had."""
+        directory = self._directory(snapshot)
+        with finish_within(CLEAR_SECONDS):  # nobody would know of it any more
+            await in_thread(lambda: self._clear(directory, snapshot.rootfs))
         self._known.pop(snapshot.key, None)
         if not snapshot.kept:
             self._layers.release_busy(snapshot.layers)
-        directory = self._directory(snapshot)
-        await in_thread(lambda: self._clear(directory, snapshot.rootfs))
 
     def _clear(self, directory: Path, rootfs: Path) -> None:
         self._trash.take(directory)
