@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 
 import attrs
@@ -92,13 +93,14 @@ class Attachment:
             self._socket.close()
 
     async def _carry_out(self, stream: trio.abc.Stream, connection: trio.socket.SocketType) -> None:
-        async for number, data in packets(connection):
-            if not (self.request.stdout if number == STDOUT else self.request.stderr):
-                continue
-            try:
-                await stream.send_all(data if self.terminal else frame(number, data))
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
+        async with aclosing(packets(connection)) as told:
+            async for number, data in told:
+                if not (self.request.stdout if number == STDOUT else self.request.stderr):
+                    continue
+                try:
+                    await stream.send_all(data if self.terminal else frame(number, data))
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return
 
     async def _carry_in(
         self, stream: trio.abc.Stream, connection: trio.socket.SocketType, scope: trio.CancelScope
@@ -186,7 +188,7 @@ async def connect_socket(attach_socket: Path) -> trio.socket.SocketType:
     return connection
 
 
-async def packets(connection: trio.socket.SocketType) -> AsyncIterator[tuple[int, bytes]]:
+async def packets(connection: trio.socket.SocketType) -> AsyncGenerator[tuple[int, bytes], None]:
     """(stream, bytes) as they come, until the session ends."""
     while True:
         try:
