@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import shutil
+import subprocess
 import tarfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -166,3 +170,26 @@ async def _import(parts: Parts) -> None:
     config = ImageConfig(config=Execution(cmd=("sh",)))
     await parts.store.images.create_from(config, [layer.id], ROOT.uid, [parse(IMAGE)])
     await parts.store.images.publish(ROOT_IDENTITY, IMAGE)
+
+
+@contextmanager
+def fresh_root() -> Iterator[Path]:
+    """Where an engine may live, and other users may look; short, because a socket's path is.
+
+    A test that fails between two lives leaves processes, groups and mounts of exactly this root: they are ended here.
+    """
+    root = Path(tempfile.mkdtemp(prefix="bhe-", dir="/var/tmp"))
+    root.chmod(0o755)
+    try:
+        yield root
+    finally:
+        config = Config(data_root=root / "data", run_root=root / "run")
+        cgroups = detect(config.instance)
+        while cgroups.exists("") and not cgroups.remove(""):
+            cgroups.kill("")
+            time.sleep(0.01)
+        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+            place = Path(line.split()[4])
+            if place.is_relative_to(root):
+                subprocess.run(["umount", "-l", place], check=False)
+        shutil.rmtree(root)

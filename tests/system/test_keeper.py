@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -28,7 +27,7 @@ from supervisor.runtime.keeper import Keeper
 from supervisor.runtime.processes import identify
 from supervisor.runtime.status import Status
 from tests.support.cancelling import Ground
-from tests.support.engines import ADA_IDENTITY, Engine, engine_in
+from tests.support.engines import ADA_IDENTITY, Engine, engine_in, fresh_root
 
 pytestmark = pytest.mark.root
 
@@ -37,10 +36,8 @@ PATIENCE_SECONDS = 20
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    place = Path(tempfile.mkdtemp(prefix="bh-", dir="/var/tmp"))
-    place.chmod(0o755)
-    yield place
-    shutil.rmtree(place)
+    with fresh_root() as place:
+        yield place
 
 
 @asynccontextmanager
