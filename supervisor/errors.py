@@ -63,6 +63,13 @@ class InvalidArgument(BakehouseError):
     kind = ErrorKind.INVALID_ARGUMENT
 
 
+def faulty(message: str, faults: Sequence[Fault], why: str = "") -> InvalidArgument:
+    """An input that has ``faults``: a single one on the line of ``cannot <verb> <thing>``, several below it."""
+    if len(faults) == 1 and faults[0].place is None:
+        return InvalidArgument(f"{message}: {faults[0].message}", faults[0].hint)
+    return InvalidArgument(f"{message}: {why}" if why else message, faults=faults)
+
+
 class PermissionDenied(BakehouseError):
     """The caller may not do this; the message names the rule, the hint what would be allowed."""
 

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from protocol.errors import Fault
-from supervisor.access.requests import ContainerRequest, MountKind, MountRequest
+from supervisor.access.requests import ContainerRequest, MountKind, MountRequest, Resources
 from supervisor.clock import now_ns
-from supervisor.errors import InvalidArgument
+from supervisor.errors import InvalidArgument, faulty
 from supervisor.oci.image import Execution
 from supervisor.runtime.names import random_name
 from supervisor.runtime.records import ContainerRecord, MountRecord
@@ -45,6 +45,7 @@ def container_record(
     taken: Sequence[str],
     *,
     remapped: bool,
+    cpus: int,
 ) -> ContainerRecord:
     """The record of a new container.
 
@@ -54,6 +55,7 @@ def container_record(
         owner: Whose it will be.
         taken: Names of the owner's other containers, so that one made up here is free.
         remapped: It runs in the owner's user namespace.
+        cpus: How many this host has.
 
     Raises:
         InvalidArgument: It makes no sense; every fault is told.
@@ -61,9 +63,9 @@ def container_record(
     identity = secrets.token_hex(32)
     execution = image.execution
     entrypoint, command = _command(request, execution)
-    faults = _faults(request, entrypoint, command)
+    faults = [*_faults(request, entrypoint, command), *_resource_faults(request.resources, cpus)]
     if faults:
-        raise InvalidArgument(f"cannot create a container from {request.image}", faults=faults)
+        raise faulty(f"cannot create a container from {request.image}", faults)
     working_dir = posixpath.normpath(request.working_dir or execution.working_dir or "/")
     stop_signal = request.stop_signal or execution.stop_signal or DEFAULT_STOP_SIGNAL
     parse_signal(stop_signal)
@@ -140,6 +142,26 @@ def _faults(
         if entry.startswith("=")
     ]
     faults += _mount_faults(request.mounts)
+    return faults
+
+
+def _resource_faults(resources: Resources, cpus: int) -> list[Fault]:
+    """What this host has not got; Docker's wording."""
+    faults = []
+    if resources.cpu_nanos > cpus * 1_000_000_000:
+        faults.append(
+            Fault(
+                f"Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
+            )
+        )
+    highest = max(map(int, re.findall("[0-9]+", resources.cpuset_cpus)), default=0)
+    if highest >= cpus:
+        faults.append(
+            Fault(
+                f"Requested CPUs are not available - requested {resources.cpuset_cpus},"
+                f" available: 0-{cpus - 1}"
+            )
+        )
     return faults
 
 

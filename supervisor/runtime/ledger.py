@@ -17,6 +17,7 @@ from supervisor.runtime.records import (
     load_record,
     load_state,
 )
+from supervisor.store.layers import lease_in, orphaned_in, release_in
 
 
 class Ledger:
@@ -27,13 +28,15 @@ class Ledger:
         self._events = events
 
     async def insert(self, record: ContainerRecord, state: ContainerState) -> None:
-        """A container is about to be made.
+        """A container is about to be made. It keeps its image's layers, whatever becomes of the image.
 
         Raises:
             sqlite3.IntegrityError: Its owner has another of that name.
+            NotFound: The image was removed just now.
         """
 
         def work(connection: sqlite3.Connection) -> None:
+            lease_in(connection, _holder(record), record.layers)
             connection.execute(
                 "INSERT INTO containers (id, owner, name, record, state) VALUES (?, ?, ?, ?, ?)",
                 (record.id, record.owner, record.name, dump(record), dump(state)),
@@ -59,14 +62,16 @@ class Ledger:
         """Nothing of the container changed, but something happened to it."""
         await self._database.write(lambda connection: self._tell(connection, record, events))
 
-    async def delete(self, record: ContainerRecord, events: Sequence[EventData]) -> None:
-        """The container is gone."""
+    async def delete(self, record: ContainerRecord, events: Sequence[EventData]) -> bool:
+        """The container is gone; whether its layers have become needless with it."""
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: sqlite3.Connection) -> bool:
             connection.execute("DELETE FROM containers WHERE id = ?", (record.id,))
+            release_in(connection, _holder(record))
             self._tell(connection, record, events)
+            return orphaned_in(connection, record.layers)
 
-        await self._database.write(work)
+        return await self._database.write(work)
 
     async def write_exec(
         self, container: ContainerRecord, record: ExecRecord, events: Sequence[EventData] = ()
@@ -119,6 +124,11 @@ class Ledger:
                 subject=record.id,
                 attributes=_attributes(record, data),
             )
+
+
+def _holder(record: ContainerRecord) -> str:
+    """Who leases a container's layers."""
+    return f"container:{record.id}"
 
 
 def _attributes(record: ContainerRecord, data: EventData) -> Mapping[str, str]:

@@ -38,6 +38,11 @@ WorkInUnit = Callable[[sqlite3.Connection, str], object]
 ID_BYTES = 6
 ADOPT_SECONDS = 60.0
 INIT_LAYER = "init-1"
+_UNNEEDED = (
+    "NOT EXISTS (SELECT 1 FROM image_layers WHERE layer = layers.id)"
+    " AND NOT EXISTS (SELECT 1 FROM snapshot_layers WHERE layer = layers.id)"
+    " AND NOT EXISTS (SELECT 1 FROM leases WHERE layer = layers.id)"
+)
 """Its directory; the number changes when what is in it does."""
 
 INIT_DIRECTORIES = ("dev", "dev/pts", "dev/shm", "etc", "proc", "sys")
@@ -356,13 +361,18 @@ def release_in(connection: sqlite3.Connection, holder: str) -> None:
     connection.execute("DELETE FROM leases WHERE holder = ?", (holder,))
 
 
+def orphaned_in(connection: sqlite3.Connection, layer_ids: Sequence[str]) -> bool:
+    """Whether nothing written down needs the topmost of these layers, so that it is worth while to collect."""
+    if not layer_ids:
+        return False
+    query = f"SELECT 1 FROM layers WHERE id = ? AND {_UNNEEDED}"  # noqa: S608  # a constant
+    return connection.execute(query, (layer_ids[-1],)).fetchone() is not None
+
+
 def _collect(connection: sqlite3.Connection, kept: Collection[str]) -> list[Layer]:
     """Take away the rows nothing refers to; a blob another layer came as too is left to that one."""
-    rows = connection.execute(
-        "SELECT * FROM layers WHERE NOT EXISTS (SELECT 1 FROM image_layers WHERE layer = layers.id)"
-        " AND NOT EXISTS (SELECT 1 FROM snapshot_layers WHERE layer = layers.id)"
-        " AND NOT EXISTS (SELECT 1 FROM leases WHERE layer = layers.id)"
-    ).fetchall()
+    query = f"SELECT * FROM layers WHERE {_UNNEEDED}"  # noqa: S608  # a constant
+    rows = connection.execute(query).fetchall()
     removed = [layer for layer in map(_layer, rows) if layer.id not in kept]
     connection.executemany("DELETE FROM layers WHERE id = ?", [(layer.id,) for layer in removed])
     return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from supervisor.access.requests import ContainerRequest, MountKind, MountRequest
+from supervisor.access.requests import ContainerRequest, MountKind, MountRequest, Resources
 from supervisor.errors import InvalidArgument
 from supervisor.oci.image import Execution
 from supervisor.runtime.creation import ImageFacts, checked_name, container_record
@@ -23,7 +23,7 @@ IMAGE = Execution(
 
 def make(request: ContainerRequest, execution: Execution = IMAGE) -> ContainerRecord:
     return container_record(
-        request, ImageFacts("sha256:1", ("l1",), execution), 1000, (), remapped=True
+        request, ImageFacts("sha256:1", ("l1",), execution), 1000, (), remapped=True, cpus=2
     )
 
 
@@ -77,6 +77,24 @@ def test_all_faults_are_told_at_once() -> None:
         "can't be '/'",
     ):
         assert words in told
+
+
+@pytest.mark.parametrize(
+    ("resources", "told"),
+    [
+        (Resources(cpu_nanos=2_000_000_001), "Range of CPUs is from 0.01 to 2.00"),
+        (Resources(cpuset_cpus="0,1-2"), "requested 0,1-2, available: 0-1"),
+        (Resources(cpu_nanos=2_000_000_000, cpuset_cpus="0-1"), ""),
+    ],
+)
+def test_processors_that_this_host_has_not_got(resources: Resources, told: str) -> None:
+    request = ContainerRequest(image="i", resources=resources)
+    if not told:
+        assert make(request).request.resources == resources
+        return
+    with pytest.raises(InvalidArgument, match=told) as caught:
+        make(request)
+    assert "\n" not in caught.value.text(), "a single fault is told on one line"
 
 
 @pytest.mark.parametrize("name", ["", "a", "-x", "a/b", "ä1", "x" * 200, "a b"])

@@ -76,7 +76,7 @@ async def logs(call: Call) -> None:
     """``GET /containers/{id}/logs``."""
     keeper = found(call)
     query = _log_query(call)
-    form = _LogForm(query, terminal=keeper.record.request.tty)
+    form = _LogForm(query, terminal=keeper.record.request.tty, details=call.query.flag("details"))
     answer = call.connection.streamed(RAW_STREAM)
     await answer.start()
     async with call.connection.while_client_stays():
@@ -106,10 +106,14 @@ def _log_query(call: Call) -> LogQuery:
 
 
 class _LogForm:
-    """Log entries as clients read them: raw for a terminal, else in frames; a time before each line if asked for."""
+    """Log entries as clients read them: raw for a terminal, else in frames; a time before each line if asked for.
 
-    def __init__(self, query: LogQuery, *, terminal: bool) -> None:
+    ``details`` are what a log driver's options add to each line: nothing here, and a space that sets it off.
+    """
+
+    def __init__(self, query: LogQuery, *, terminal: bool, details: bool = False) -> None:
         self._timestamps = query.timestamps
+        self._details = details
         self._terminal = terminal
         self._midway: set[int] = set()
 
@@ -119,8 +123,9 @@ class _LogForm:
 
     def _one(self, entry: LogEntry) -> bytes:
         data = entry.data
-        if self._timestamps and entry.stream not in self._midway:
-            data = rfc3339(entry.time_ns).encode() + b" " + data
+        if entry.stream not in self._midway:
+            data = b" " + data if self._details else data
+            data = rfc3339(entry.time_ns).encode() + b" " + data if self._timestamps else data
         if entry.data.endswith(b"\n"):
             self._midway.discard(entry.stream)
         else:

@@ -31,6 +31,7 @@ FILTERS = (
     "publish", "since", "status", "volume",
 )  # fmt: skip
 STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
+HEALTHS = ("none", "starting", "healthy", "unhealthy")
 PRUNED = frozenset({Status.CREATED, Status.EXITED, Status.DEAD})
 
 
@@ -50,11 +51,19 @@ def seen(call: Call, keeper: Keeper, size_bytes: tuple[int, int] | None = None) 
 async def _size_bytes(call: Call, keeper: Keeper) -> tuple[int, int] | None:
     """What it has written, and that with its image's layers; what is being removed has no size."""
     try:
-        written = await call.services.store.snapshots.usage(keeper.record.id)
         layers = await call.services.store.layers.get(keeper.record.layers)
     except NotFound:
         return None
+    written = await _written_bytes(call, keeper)
     return written, written + sum(layer.bytes for layer in layers)
+
+
+async def _written_bytes(call: Call, keeper: Keeper) -> int:
+    """What it has written; what has never run has nothing."""
+    try:
+        return await call.services.store.snapshots.usage(keeper.record.id)
+    except NotFound:
+        return 0
 
 
 async def inspect_one(call: Call) -> Response:
@@ -98,7 +107,7 @@ def _tests(call: Call, chosen: Filters) -> list[Test]:
         "before": lambda values: _earlier(call, values),
         "exited": _exited,
         "expose": lambda values: lambda keeper: any(_exposes(keeper, value) for value in values),
-        "health": lambda values: lambda _: "none" in values,
+        "health": _health,
         "id": lambda values: (
             lambda keeper: any(keeper.record.id.startswith(value) for value in values)
         ),
@@ -156,6 +165,13 @@ def _status(values: Sequence[str]) -> Test:
     return lambda keeper: SPOKEN.get(keeper.state.status, keeper.state.status).value in values
 
 
+def _health(values: Sequence[str]) -> Test:
+    for value in values:
+        if value not in HEALTHS:
+            raise InvalidArgument(f"invalid filter 'health={value[:40]}'", ", ".join(HEALTHS))
+    return lambda _: "none" in values
+
+
 def _exposes(keeper: Keeper, value: str) -> bool:
     return _with_protocol(value) in keeper.record.exposed_ports
 
@@ -182,7 +198,7 @@ async def prune(call: Call) -> Response:
     """``POST /containers/prune``: remove the caller's own that do not run."""
     chosen = filters(call.query, "label", "label!", "until")
     until_ns = parse_time("until", next(iter(chosen.get("until", ())), ""))
-    removed: list[str] = []
+    removed, reclaimed = list[str](), 0
     for keeper in call.services.containers.visible_to(call.identity):
         record = keeper.record
         unwanted = "label!" in chosen and labelled(record.labels, chosen["label!"])
@@ -192,9 +208,11 @@ async def prune(call: Call) -> Response:
             until_ns and record.created_ns >= until_ns
         ):
             continue
+        written = await _written_bytes(call, keeper)
         try:
             await keeper.perform(functools.partial(keeper.remove, force=False, volumes=False))
-        except Conflict:
+        except (Conflict, NotFound):
             continue  # started or removed by somebody else meanwhile
         removed.append(record.id)
-    return json_response({"ContainersDeleted": removed, "SpaceReclaimed": 0})
+        reclaimed += written
+    return json_response({"ContainersDeleted": removed, "SpaceReclaimed": reclaimed})

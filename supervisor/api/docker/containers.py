@@ -96,6 +96,8 @@ async def rename(call: Call) -> Response:
     name = call.query.text("name")
     if not name:
         raise InvalidArgument("cannot rename the container: Neither old nor new names may be empty")
+    if name.removeprefix("/") == keeper.record.name:
+        raise InvalidArgument("Renaming a container with the same name as its current name")
     await call.services.containers.rename(keeper, name)
     return empty_response()
 

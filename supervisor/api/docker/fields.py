@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from protocol.errors import Fault
-from supervisor.errors import InvalidArgument
+from supervisor.errors import InvalidArgument, faulty
 
 T = TypeVar("T")
 
@@ -194,4 +194,4 @@ def check(faults: Sequence[Fault], what: str) -> None:
         InvalidArgument: ``cannot <what>``, with every fault.
     """
     if faults:
-        raise InvalidArgument(f"cannot {what}: the request makes no sense", faults=faults)
+        raise faulty(f"cannot {what}", faults, "the request makes no sense")

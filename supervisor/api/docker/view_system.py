@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from supervisor.api.http import JsonObject
 from supervisor.api.services import HostFacts
-from supervisor.clock import rfc3339
 
 API_VERSION = (1, 41)
 API_VERSION_MIN = (1, 22)
@@ -28,7 +27,7 @@ def version(facts: HostFacts) -> JsonObject:
         "Arch": GO_ARCHITECTURES.get(facts.architecture, facts.architecture),
         "Os": "linux",
         "KernelVersion": facts.kernel,
-        "BuildTime": rfc3339(0),
+        "BuildTime": "",
         "Experimental": "false",
         "GitCommit": "",
         "GoVersion": "",
@@ -65,7 +64,7 @@ def info(
         "ContainersStopped": counts.get("stopped", 0),
         "Images": images,
         "Driver": "overlay2",
-        "DriverStatus": [["Backing Filesystem", "overlayfs"]],
+        "DriverStatus": [["Native Overlay Diff", "true"]],
         **_abilities(facts),
         "KernelVersion": facts.kernel,
         "OperatingSystem": facts.operating_system,
