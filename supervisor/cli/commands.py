@@ -32,9 +32,10 @@ def main() -> None:
     except click.Abort:
         sys.exit(INTERRUPTED)
     except BaseException as error:
-        status = _end(error)
-        if status is None:
-            raise
+        code = _end(error)
+        if code is not None:
+            sys.exit(code)
+        raise
     sys.exit(status if isinstance(status, int) else 0)
 
 
