@@ -2,25 +2,33 @@
 
 Rules: no symbolic link is followed, no path is put together; a tree may be deeper than the stack, than PATH_MAX and
 than the descriptors we may open. All of it blocks: call it in a thread. A tree that is still being changed is none of
-ours: unmount it first.
+ours: unmount it first. Only :func:`measure` looks at such a tree, and takes what vanishes under its eyes as gone.
 """
 
 from __future__ import annotations
 
-import functools
+import errno
 import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import attrs
+
+T = TypeVar("T")
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 DEPTH_MAX = 128
 """How deep we go before a directory is moved up; also how many descriptors a walk holds at most."""
 
 WALK_DEPTH_MAX = 1_024
+
+
+_VANISHED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""What the kernel says of a name that is not what it was a moment ago."""
 
 
 class TooDeep(Exception):  # noqa: N818  # a fact about a tree, told on by the caller in their words
@@ -52,14 +60,19 @@ def open_directory(path: Path) -> int:
     return os.open(path, DIRECTORY)
 
 
-def walk(root: int) -> Iterator[Entry]:
+def walk(root: int, *, changing: bool = False) -> Iterator[Entry]:
     """Every entry below ``root``, a directory's entries sorted by name, a directory before what is in it.
+
+    Args:
+        root: Descriptor of a directory.
+        changing: Others change the tree meanwhile; what has vanished is left out.
 
     Raises:
         TooDeep: See :data:`WALK_DEPTH_MAX`.
         OSError: It cannot be read.
     """
     stack: list[tuple[int, bytes, Iterator[bytes]]] = [(os.dup(root), b"", _names(root))]
+    gone = _VANISHED if changing else frozenset()
     try:
         while stack:
             parent, prefix, names = stack[-1]
@@ -67,29 +80,46 @@ def walk(root: int) -> Iterator[Entry]:
             if name is None:
                 os.close(stack.pop()[0])
                 continue
-            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            status = _unless_gone(partial(os.lstat, name, dir_fd=parent), gone)
+            if status is None:
+                continue
             yield Entry(parent, name, prefix + name, status)
             if stat.S_ISDIR(status.st_mode):
                 if len(stack) >= WALK_DEPTH_MAX:
                     raise TooDeep
-                below = os.open(name, DIRECTORY, dir_fd=parent)
-                stack.append((below, prefix + name + b"/", _names(below)))
+                below = _unless_gone(partial(os.open, name, DIRECTORY, dir_fd=parent), gone)
+                if below is not None:
+                    stack.append((below, prefix + name + b"/", _names(below)))
     finally:
         for descriptor, _, _ in stack:
             os.close(descriptor)
 
 
+def _unless_gone(look: Callable[[], T], gone: frozenset[int]) -> T | None:
+    try:
+        return look()
+    except OSError as error:
+        if error.errno in gone:
+            return None
+        raise
+
+
 def measure(root: Path) -> int:
-    """Bytes of the regular files below ``root``, each counted once however many names it has.
+    """Bytes of the regular files below ``root``, each counted once however many names it has; 0 when it is gone.
+
+    Others may change the tree meanwhile.
 
     Raises:
         OSError: It cannot be read.
     """
-    descriptor = open_directory(root)
+    try:
+        descriptor = open_directory(root)
+    except FileNotFoundError:
+        return 0
     total = 0
     seen: set[tuple[int, int]] = set()
     try:
-        for entry in walk(descriptor):
+        for entry in walk(descriptor, changing=True):
             status = entry.status
             if not stat.S_ISREG(status.st_mode):
                 continue
@@ -130,7 +160,7 @@ def empty(root: Path) -> None:
 
 def _remove_entry(parent: int, name: bytes) -> None:
     pending = [name]
-    move_up = functools.partial(_move_up, parent=parent, pending=pending)
+    move_up = partial(_move_up, parent=parent, pending=pending)
     while pending:
         current = pending.pop()
         if not _unlink(parent, current):

@@ -58,6 +58,26 @@ def test_a_file_with_two_names_counts_once(tmp_path: Path) -> None:
     assert trees.measure(tmp_path) == 1010
 
 
+def test_what_vanishes_while_it_is_measured_is_gone(tmp_path: Path) -> None:
+    assert trees.measure(tmp_path / "never") == 0
+    (tmp_path / "a").write_bytes(b"x" * 10)
+    for name in ("file", "directory", "swapped"):
+        (tmp_path / name).mkdir()
+    root = trees.open_directory(tmp_path)
+    try:
+        walked = trees.walk(root, changing=True)
+        assert next(walked).name == b"a"  # the names are read, nothing else has been looked at
+        (tmp_path / "file").rmdir()
+        assert next(walked).name == b"directory"
+        (tmp_path / "directory").rmdir()
+        assert next(walked).name == b"swapped"
+        (tmp_path / "swapped").rmdir()
+        (tmp_path / "swapped").symlink_to("/")
+        assert list(walked) == []
+    finally:
+        os.close(root)
+
+
 def test_a_walk_is_sorted_and_bounded(tmp_path: Path) -> None:
     for name in ("b", "a/z", "a/y", "c"):
         (tmp_path / name).mkdir(parents=True)
