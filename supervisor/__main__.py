@@ -15,6 +15,8 @@ from supervisor import config as settings
 from supervisor.errors import BakehouseError, Unavailable
 from supervisor.linux.spawner import start_spawner
 
+SWITCH_SECONDS = 0.0005
+"""How long a thread that has done its system call waits for the interpreter: every hop of ours ends with that wait."""
 BUG_CODE = 70  # EX_SOFTWARE, sysexits.h(3)
 LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
 
@@ -28,6 +30,7 @@ def main(words: Sequence[str] | None = None) -> int:
             raise Unavailable("cannot start bakehoused: it has to be root", hint="sudo bakehoused")
         config.run_root.mkdir(parents=True, exist_ok=True)
         seed = start_spawner(config.run_root, config.instance)
+        sys.setswitchinterval(SWITCH_SECONDS)
         # Only now: the spawner is started before any of this makes a thread.
         import trio  # noqa: PLC0415
 

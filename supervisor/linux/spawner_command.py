@@ -38,6 +38,45 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
+def is_plain(arguments: Arguments) -> bool:
+    """Whether the command wants nothing but its words and its fds, so that it can be started without a fork."""
+    wishes = ("cgroups", "namespaces", "host_mounts", "identity", "subreaper", "dies_with_daemon")
+    program = texts(arguments, "argv")[0]
+    return (
+        not any(arguments.get(wish) for wish in wishes)
+        and program.startswith("/")
+        and arguments["cwd"] == "/"
+    )
+
+
+def start_plain(arguments: Arguments, fds: Sequence[int]) -> int:
+    """The pid of a plain command, started by posix_spawn(3): no page table is copied, no Python runs in the child.
+
+    Raises:
+        OSError: It cannot be executed.
+    """
+    argv, environment = texts(arguments, "argv"), arguments["env"]
+    assert isinstance(environment, dict)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    high = {}
+    try:
+        for target, index in _placement(arguments).items():
+            source = fds[index] if isinstance(index, int) else null
+            high[target] = fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, TARGET_FDS_MAX)
+        return os.posix_spawn(
+            argv[0],
+            argv,
+            {name: str(value) for name, value in environment.items()},
+            file_actions=[(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in high.items()],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+        )
+    finally:
+        for fd in (null, *high.values()):
+            os.close(fd)
+
+
 def become(
     arguments: Arguments, fds: Sequence[int], surroundings: Surroundings, failure_fd: int
 ) -> None:
@@ -90,15 +129,20 @@ def restore_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def _place_fds(arguments: Arguments, fds: Sequence[int], null: int) -> None:
-    """Give the child its fds under their numbers; all others close at exec."""
+def _placement(arguments: Arguments) -> dict[int, object]:
+    """Number in the child to index of the fd that came along; None is /dev/null."""
     placement = arguments["placement"]
     assert isinstance(placement, dict)
+    return {int(target): index for target, index in placement.items()}
+
+
+def _place_fds(arguments: Arguments, fds: Sequence[int], null: int) -> None:
+    """Give the child its fds under their numbers; all others close at exec."""
     high = {
-        int(target): fcntl.fcntl(
+        target: fcntl.fcntl(
             fds[index] if isinstance(index, int) else null, fcntl.F_DUPFD_CLOEXEC, TARGET_FDS_MAX
         )
-        for target, index in placement.items()
+        for target, index in _placement(arguments).items()
     }
     syscall.close_on_exec_from(0)
     for target, fd in high.items():

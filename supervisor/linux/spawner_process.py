@@ -120,6 +120,18 @@ class Loop:
                 self._answer(request, self._outcome(one, arguments, fds))
 
     def _spawn(self, request: int, arguments: errands.Arguments, fds: list[int]) -> None:
+        if not spawner_command.is_plain(arguments):
+            self._fork_command(request, arguments, fds)
+            return
+        try:
+            pid = spawner_command.start_plain(arguments, fds)
+        except OSError as refused:
+            self._answer(request, refused)
+            return
+        self._children[pid] = Child(request, command=True, dies_with_us=False)
+        self._answer(request, Done(pid, (os.pidfd_open(pid),)))
+
+    def _fork_command(self, request: int, arguments: errands.Arguments, fds: list[int]) -> None:
         failure, failure_end = os.pipe2(os.O_CLOEXEC)
         try:
             pid = os.fork()

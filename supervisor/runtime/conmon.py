@@ -32,9 +32,9 @@ from supervisor.runtime.oci_runtime import ENVIRONMENT, OciRuntime, last_line
 from supervisor.tasks import in_thread
 
 SYNC_BYTES_MAX = 65_536
-ENTER_CGROUPS = (
-    'for place in $BAKEHOUSE_CGROUPS; do echo 0 >"$place" || exit 125; done; exec "$0" "$@"'
-)
+ENTER = 'for place in $PLACES; do echo 0 >"$place" || exit 125; done; exec "$0" "$@"'
+ENTER_MONITORS = ENTER.replace("PLACES", "BAKEHOUSE_MONITORS")
+ENTER_CGROUPS = ENTER.replace("PLACES", "BAKEHOUSE_CGROUPS")
 SYNC_FD, START_FD, ATTACH_FD = 3, 4, 5
 
 
@@ -90,7 +90,7 @@ class SessionInputs:
         log: The file that gets the output, in the form of conmon's ``k8s-file``; None keeps no log.
         log_bytes_max: Where conmon itself cuts the log, if nobody rotated it before.
         entry_paths: The ``cgroup.procs`` files the runtime enters, as seen in the daemon's mount namespace.
-        monitor_fds: Open ``cgroup.procs`` of the owner's monitors.
+        monitor_paths: The same of the owner's monitors, for conmon itself.
         is_exec: A further process in a running container.
         attached: Of an exec: it starts only when somebody is at its socket.
     """
@@ -99,7 +99,7 @@ class SessionInputs:
     log: Path | None
     log_bytes_max: int
     entry_paths: Sequence[str]
-    monitor_fds: Sequence[int]
+    monitor_paths: Sequence[str]
     terminal: bool = False
     open_stdin: bool = False
     stdin_once: bool = False
@@ -187,7 +187,6 @@ async def open_session(
             env=_environment(inputs),
             stderr=complaints,
             keep_fds=keep,
-            cgroup_fds=tuple(inputs.monitor_fds),
         )
         try:
             with told_as("start the container monitor"):
@@ -236,6 +235,7 @@ def _environment(inputs: SessionInputs) -> Mapping[str, str]:
         **ENVIRONMENT,
         "_OCI_SYNCPIPE": str(SYNC_FD),
         "_OCI_STARTPIPE": str(START_FD),
+        "BAKEHOUSE_MONITORS": " ".join(inputs.monitor_paths),
         "BAKEHOUSE_CGROUPS": " ".join(inputs.entry_paths),
     }
     if inputs.attached:
@@ -246,6 +246,7 @@ def _environment(inputs: SessionInputs) -> Mapping[str, str]:
 def _arguments(conmon: str, runtime: OciRuntime, inputs: SessionInputs) -> tuple[str, ...]:
     paths = inputs.paths
     words = [
+        *("/bin/sh", "-c", ENTER_MONITORS),
         shutil.which(conmon, path=ENVIRONMENT["PATH"]) or conmon,
         *(
             "--api-version",

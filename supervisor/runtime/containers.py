@@ -7,6 +7,7 @@ everyone's); that something exists but is another's cannot be told from its not 
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 
 import attrs
@@ -48,7 +49,7 @@ class Containers:
         self._ledger = ledger
         self._nursery = nursery
         self._keepers: dict[str, Keeper] = {}
-        self._names: dict[tuple[int, str], str] = {}
+        self._names: defaultdict[int, dict[str, str]] = defaultdict(dict)
         self._execs: dict[str, Exec] = {}
         self._renaming = trio.Lock()
 
@@ -64,9 +65,9 @@ class Containers:
         by_id = self._keepers.get(reference)
         if by_id is not None and self._may_see(identity, by_id):
             return by_id
-        found = [self._names.get((identity.owner, name))]
+        found = [self._names[identity.owner].get(name)]
         if identity.admin and found == [None]:
-            found = [container for (_, known), container in self._names.items() if known == name]
+            found = [names[name] for names in self._names.values() if name in names]
         if len(found) == 1 and found[0] is not None:
             return self._keepers[found[0]]
         if name and PREFIX_CHARACTERS.issuperset(name):
@@ -121,19 +122,27 @@ class Containers:
         self._admit(identity)
         image = await parts.store.images.resolve(identity, request.image)
         remapped = not identity.admin or request.userns_mode == "remap"
-        names = [name for owner, name in self._names if owner == identity.owner]
         facts = ImageFacts(image.id, image.layers, image.config.config)
         cpus = os.cpu_count() or 1
         record = container_record(
-            request, facts, identity.owner, names, remapped=remapped, cpus=cpus
+            request,
+            facts,
+            identity.owner,
+            self._names[identity.owner],
+            remapped=remapped,
+            cpus=cpus,
         )
         owner = await parts.owners.owner_of(identity, remapped=remapped)
         self._reserve(record)
         keeper = Keeper(parts, self._ledger, record, ContainerState(), self._forget)
         try:
-            await self._ledger.insert(record, keeper.state)
-            keeper.record = await self._settle_mounts(owner, record)
-            await self._made(keeper)
+            if record.mounts:
+                await self._ledger.insert(record, keeper.state)
+                keeper.record = await self._settle_mounts(owner, record)
+                await self._made(keeper)
+            else:  # nothing else has to be done, so one unit writes it all
+                keeper.state = _created(keeper.state)
+                await self._ledger.insert(record, keeper.state, [ContainerCreate()])
         except BaseException:
             with finish_within(CLEANUP_SECONDS):
                 await self._unmake(keeper)
@@ -145,7 +154,7 @@ class Containers:
 
     def _admit(self, identity: Identity) -> None:
         most = self.parts.config.owner.containers_max
-        have = sum(1 for keeper in self._keepers.values() if keeper.record.owner == identity.owner)
+        have = len(self._names[identity.owner])
         if most and have >= most:
             raise ResourceExhausted(
                 f"cannot create a container: you have {have}, and {most} are allowed",
@@ -153,7 +162,7 @@ class Containers:
             )
 
     def _reserve(self, record: ContainerRecord) -> None:
-        holder = self._names.setdefault((record.owner, record.name), record.id)
+        holder = self._names[record.owner].setdefault(record.name, record.id)
         if holder != record.id:
             raise AlreadyExists(
                 f'Conflict. The container name "/{record.name}" is already in use by container "{holder}". '
@@ -197,14 +206,14 @@ class Containers:
         os.close(fd)
 
     async def _made(self, keeper: Keeper) -> None:
-        state = attrs.evolve(keeper.state, status=advance(keeper.state.status, Cause.CREATE))
+        state = _created(keeper.state)
         await self._ledger.write(keeper.record, state, [ContainerCreate()])
         keeper.state = state
 
     async def _unmake(self, keeper: Keeper) -> None:
         await self.parts.store.volumes.release(keeper.record.id, remove_anonymous=True)
         await self._ledger.delete(keeper.record, [])
-        self._names.pop((keeper.record.owner, keeper.record.name), None)
+        self._names[keeper.record.owner].pop(keeper.record.name, None)
 
     async def rename(self, keeper: Keeper, name: str) -> None:
         """The container has another name.
@@ -226,11 +235,11 @@ class Containers:
             finally:
                 stale = old if keeper.record.name == name else name
                 if stale != keeper.record.name:
-                    self._names.pop((keeper.record.owner, stale), None)
+                    self._names[keeper.record.owner].pop(stale, None)
 
     def _forget(self, keeper: Keeper) -> None:
         self._keepers.pop(keeper.record.id, None)
-        self._names.pop((keeper.record.owner, keeper.record.name), None)
+        self._names[keeper.record.owner].pop(keeper.record.name, None)
         for exec_id in [one for one, found in self._execs.items() if found.keeper is keeper]:
             del self._execs[exec_id]
 
@@ -296,7 +305,7 @@ class Containers:
         """A keeper for a container that is written down."""
         keeper = Keeper(self.parts, self._ledger, record, state, self._forget)
         self._keepers[record.id] = keeper
-        self._names[record.owner, record.name] = record.id
+        self._names[record.owner][record.name] = record.id
         await self._nursery.start(keeper.run)
         return keeper
 
@@ -307,3 +316,7 @@ class Containers:
     def census(self) -> Mapping[str, Keeper]:
         """The cgroups of the containers that run, and whose they are."""
         return {keeper.group: keeper for keeper in self._keepers.values() if keeper.alive}
+
+
+def _created(state: ContainerState) -> ContainerState:
+    return attrs.evolve(state, status=advance(state.status, Cause.CREATE))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from attrs import frozen
 
@@ -42,7 +42,7 @@ def container_record(
     request: ContainerRequest,
     image: ImageFacts,
     owner: int,
-    taken: Sequence[str],
+    taken: Collection[str],
     *,
     remapped: bool,
     cpus: int,

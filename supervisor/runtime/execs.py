@@ -92,25 +92,20 @@ class Exec:
     async def _run(self, attachment: Attachment | None, *, terminal: bool) -> None:
         parts, container = self._parts, self.keeper.record
         await self._prepare(terminal=terminal)
-        fds = await in_thread(lambda: parts.tree.cgroups.entry_fds(monitors_group(container.owner)))
-        try:
-            inputs = SessionInputs(
-                paths=self._paths,
-                log=None,
-                log_bytes_max=0,
-                entry_paths=parts.tree.entry_paths(self.keeper.group),
-                monitor_fds=fds,
-                terminal=terminal,
-                open_stdin=attachment is not None and attachment.request.stdin,
-                stdin_once=True,
-                is_exec=True,
-                attached=attachment is not None,
-            )
-            conmon = parts.config.runtime.conmon
-            session = await open_session(parts.spawner, conmon, parts.runtime, inputs)
-        finally:
-            for fd in fds:
-                os.close(fd)
+        inputs = SessionInputs(
+            paths=self._paths,
+            log=None,
+            log_bytes_max=0,
+            entry_paths=parts.tree.entry_paths(self.keeper.group),
+            monitor_paths=parts.tree.entry_paths(monitors_group(container.owner)),
+            terminal=terminal,
+            open_stdin=attachment is not None and attachment.request.stdin,
+            stdin_once=True,
+            is_exec=True,
+            attached=attachment is not None,
+        )
+        conmon = parts.config.runtime.conmon
+        session = await open_session(parts.spawner, conmon, parts.runtime, inputs)
         try:
             if attachment is not None:
                 await session.socket_ready()
@@ -120,7 +115,7 @@ class Exec:
         finally:
             await trio.aclose_forcefully(session)
         # It may have ended already, and nobody else can have its pid while its conmon has not reaped it.
-        process = await in_thread(lambda: identify(pid, parts.boot_id))
+        process = identify(pid, parts.boot_id)
         self.record = attrs.evolve(self.record, process=process)
         self.watch()
 

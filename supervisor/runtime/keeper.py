@@ -39,6 +39,7 @@ from protocol.events import (
     ContainerUnpause,
     EventData,
 )
+from supervisor.access.requests import MountKind
 from supervisor.clock import now_ns
 from supervisor.errors import BakehouseError, Conflict, Internal, NotFound
 from supervisor.network.networks import Endpoint
@@ -99,6 +100,7 @@ class Keeper:
         self._turn = trio.Lock()
         self._writing = trio.Lock()
         self._ending = False
+        self._bare = state.status is Status.CREATING
         self._execs: set[trio.Event] = set()
         self._pidfd: int | None = None
         self._ends = Ends()
@@ -150,6 +152,7 @@ class Keeper:
     async def _start(self) -> bool:
         if self.alive:
             return False
+        self._bare = False
         await self._advance(Cause.START, error="")
         try:
             async with self.parts.monitor.ticket(self.record.owner, f"start {self.record.name}"):
@@ -247,6 +250,7 @@ class Keeper:
             except BakehouseError as error:
                 why = error.message
             else:
+                self._bare = True
                 return
         log.warning("cannot take container %s apart: %s", self.record.name, why)
 
@@ -380,9 +384,11 @@ class Keeper:
         """From ``removing`` on; also what recovery does."""
         parts, record = self.parts, self.record
         try:
-            await dismantle(parts, record)
+            if not self._bare:
+                await dismantle(parts, record)
             await parts.store.snapshots.remove(record.id)
-            await parts.store.volumes.release(record.id, remove_anonymous=volumes)
+            if any(mount.kind is MountKind.VOLUME for mount in record.mounts):
+                await parts.store.volumes.release(record.id, remove_anonymous=volumes)
             await in_thread(lambda: shutil.rmtree(self.log.parent, ignore_errors=True))
         except BakehouseError as error:
             await self._advance(Cause.REMOVE_FAIL, error=error.message)

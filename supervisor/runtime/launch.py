@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import trio
@@ -28,23 +27,18 @@ async def launch(
     Raises:
         Internal: The runtime or conmon could not; its own words.
     """
-    fds = parts.tree.cgroups.entry_fds(monitors_group(record.owner))
-    try:
-        inputs = SessionInputs(
-            paths=surroundings.session,
-            log=log if record.request.log.driver != "none" else None,
-            log_bytes_max=parts.config.runtime.log_bytes_max * LOG_CUT_FACTOR,
-            entry_paths=parts.tree.entry_paths(surroundings.group),
-            monitor_fds=fds,
-            terminal=record.request.tty,
-            open_stdin=record.request.open_stdin,
-            stdin_once=record.request.stdin_once and not record.request.tty,
-        )
-        conmon = parts.config.runtime.conmon
-        session = await open_session(parts.spawner, conmon, parts.runtime, inputs)
-    finally:
-        for fd in fds:
-            os.close(fd)
+    inputs = SessionInputs(
+        paths=surroundings.session,
+        log=log if record.request.log.driver != "none" else None,
+        log_bytes_max=parts.config.runtime.log_bytes_max * LOG_CUT_FACTOR,
+        entry_paths=parts.tree.entry_paths(surroundings.group),
+        monitor_paths=parts.tree.entry_paths(monitors_group(record.owner)),
+        terminal=record.request.tty,
+        open_stdin=record.request.open_stdin,
+        stdin_once=record.request.stdin_once and not record.request.tty,
+    )
+    conmon = parts.config.runtime.conmon
+    session = await open_session(parts.spawner, conmon, parts.runtime, inputs)
     try:
         pid = await session.pid()
     finally:

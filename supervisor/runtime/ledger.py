@@ -27,8 +27,10 @@ class Ledger:
         self._database = database
         self._events = events
 
-    async def insert(self, record: ContainerRecord, state: ContainerState) -> None:
-        """A container is about to be made. It keeps its image's layers, whatever becomes of the image.
+    async def insert(
+        self, record: ContainerRecord, state: ContainerState, events: Sequence[EventData] = ()
+    ) -> None:
+        """A container is made, or about to be. It keeps its image's layers, whatever becomes of the image.
 
         Raises:
             sqlite3.IntegrityError: Its owner has another of that name.
@@ -41,6 +43,7 @@ class Ledger:
                 "INSERT INTO containers (id, owner, name, record, state) VALUES (?, ?, ?, ?, ?)",
                 (record.id, record.owner, record.name, dump(record), dump(state)),
             )
+            self._tell(connection, record, events)
 
         await self._database.write(work)
 
