@@ -35,28 +35,28 @@ def parse_object(body: bytes) -> JsonObject:
     return value
 
 
-def parse(body: bytes | str) -> object:
-    """Any JSON document; see :func:`parse_object` for what is refused."""
+def parse(body: bytes | str, what: str = "the request's body") -> object:
+    """Any JSON document, called ``what`` in errors; see :func:`parse_object` for what is refused."""
     try:
         value: object = json.loads(
             body, object_pairs_hook=_no_key_twice, parse_constant=_no_constant, parse_float=_finite
         )
     except RecursionError as error:
-        raise InvalidArgument("cannot read the request's body: it is nested too deeply") from error
+        raise InvalidArgument(f"cannot read {what}: it is nested too deeply") from error
     except ValueError as error:
-        raise InvalidArgument(f"cannot read the request's body as JSON: {error}") from error
-    _check_values(value)
+        raise InvalidArgument(f"cannot read {what} as JSON: {error}") from error
+    _check_values(value, what)
     return value
 
 
-def _check_values(value: object) -> None:
+def _check_values(value: object, what: str) -> None:
     """Let the strict encoder look at it: 64-bit numbers, Unicode, depth."""
     try:
         encoded = orjson.dumps(value)
     except TypeError as error:  # JSONEncodeError is one
-        raise InvalidArgument(f"cannot read the request's body: {error}") from error
+        raise InvalidArgument(f"cannot read {what}: {error}") from error
     if _NUL.search(encoded):
-        raise InvalidArgument("cannot read the request's body: a text in it holds a NUL")
+        raise InvalidArgument(f"cannot read {what}: a text in it holds a NUL")
 
 
 def _no_key_twice(pairs: Sequence[tuple[str, object]]) -> JsonObject:

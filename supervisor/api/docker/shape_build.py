@@ -163,7 +163,7 @@ def filters(query: Query, *known: str) -> Filters:
     text = query.text("filters")
     if not text:
         return {}
-    table = json_body.parse(text)
+    table = json_body.parse(text, "the filters")
     if not isinstance(table, dict):
         raise InvalidArgument("cannot read the filters: they are no JSON object")
     found: dict[str, tuple[str, ...]] = {}
