@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import trio
 
 from supervisor.api.call import Call
+from supervisor.api.docker import view_top
 from supervisor.api.docker.containers import found
 from supervisor.api.docker.view_stats import stats
 from supervisor.api.http import JsonObject, Response, json_line, json_response
+from supervisor.clock import now_ns
 from supervisor.errors import Conflict, NotFound
 from supervisor.tasks import in_thread
 
@@ -21,44 +23,30 @@ if TYPE_CHECKING:
     from supervisor.runtime.keeper import Keeper
 
 STATS_SECONDS = 1.0
-TITLES = ("UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD")
-TITLES_AUX = (
-    "USER",
-    "PID",
-    "%CPU",
-    "%MEM",
-    "VSZ",
-    "RSS",
-    "TTY",
-    "STAT",
-    "START",
-    "TIME",
-    "COMMAND",
-)
 _NET_DEV_COLUMNS = (
     "rx_bytes", "rx_packets", "rx_errors", "rx_dropped", "", "", "", "",
     "tx_bytes", "tx_packets", "tx_errors", "tx_dropped",
 )  # fmt: skip
-CLOCK_TICKS = 100
 
 
 async def top(call: Call) -> Response:
-    """``GET /containers/{id}/top``: as ``ps -ef`` shows them, or as ``ps aux`` if asked so; other formats are ``-ef``."""
+    """``GET /containers/{id}/top``."""
     keeper = found(call)
     if not keeper.alive:
         raise Conflict(f"Container {keeper.record.id} is not running")
-    aux = "aux" in call.query.text("ps_args").split()
+    shown = view_top.columns(call.query.text("ps_args"))
     cgroups = keeper.parts.tree.cgroups
 
     def look() -> list[list[str]]:
-        rows = [_process(pid, aux=aux) for pid in sorted(cgroups.pids(keeper.group))]
-        return [row for row in rows if row is not None]
+        host = _host()
+        seen = (_process(pid, host) for pid in sorted(cgroups.pids(keeper.group)))
+        return [view_top.row(process, shown) for process in seen if process is not None]
 
     rows = await in_thread(look)
-    return json_response({"Titles": list(TITLES_AUX if aux else TITLES), "Processes": rows})
+    return json_response({"Titles": view_top.titles(shown), "Processes": rows})
 
 
-def _process(pid: int, *, aux: bool) -> list[str] | None:
+def _process(pid: int, host: view_top.Host) -> view_top.Process | None:
     """A process from proc(5); None when it has ended meanwhile."""
     directory = Path("/proc") / str(pid)
     try:
@@ -67,28 +55,18 @@ def _process(pid: int, *, aux: bool) -> list[str] | None:
         text = (directory / "stat").read_text(errors="replace")
     except OSError:
         return None
-    name, _, rest = text.partition("(")[2].rpartition(")")
-    fields = rest.split()
-    state, parent = fields[0], fields[1]
-    seconds = (int(fields[11]) + int(fields[12])) // CLOCK_TICKS
-    command = command_line.replace(b"\0", b" ").decode(errors="replace").strip() or f"[{name}]"
-    spent = f"{seconds // 3_600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
-    if aux:
-        virtual, resident = int(fields[20]) // 1_024, int(fields[21]) * 4
-        return [
-            _user(uid),
-            str(pid),
-            "0.0",
-            "0.0",
-            str(virtual),
-            str(resident),
-            "?",
-            state,
-            "?",
-            spent,
-            command,
-        ]
-    return [_user(uid), str(pid), parent, "0", "?", "?", spent, command]
+    return view_top.parse(pid, uid, text, command_line, host)
+
+
+def _host() -> view_top.Host:
+    since_boot = float(Path("/proc/uptime").read_text().split()[0])
+    memory = next(
+        line.split()[1]
+        for line in Path("/proc/meminfo").read_text().splitlines()
+        if line.startswith("MemTotal:")
+    )
+    now = now_ns() / 1_000_000_000
+    return view_top.Host(now, now - since_boot, int(memory), _user)
 
 
 def _user(uid: int) -> str:
