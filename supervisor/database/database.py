@@ -25,6 +25,7 @@ import outcome
 import trio
 
 from supervisor.database import schema
+from supervisor.database.reserve import Reserve
 from supervisor.errors import Internal, ResourceExhausted
 from supervisor.tasks import finish_within
 
@@ -130,6 +131,7 @@ class Database:
     epoch: str
     _writer: sqlite3.Connection
     _units: trio.MemorySendChannel[_Waiting]
+    _reserves: tuple[Reserve, ...] = ()
     _idle_readers: list[sqlite3.Connection] = attrs.field(factory=list)
     _reading: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(READERS_MAX))
     _writing: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(1))
@@ -207,6 +209,8 @@ class Database:
     def _commit(self, group: list[_Waiting]) -> bool:
         """Run the group's units and commit; whether the commit went well. Runs in a thread."""
         committed = outcome.capture(self._run_group, group)
+        for reserve in self._reserves:
+            reserve.keep()
         if isinstance(committed, outcome.Value):
             return True
         error = committed.error
@@ -280,7 +284,7 @@ async def open_database(path: Path) -> AsyncIterator[Database]:
     """
     with closing(await trio.to_thread.run_sync(schema.open_file, path)) as opened:
         send, receive = trio.open_memory_channel[_Waiting](GROUP_UNITS_MAX)
-        database = Database(path, opened.epoch, opened.connection, send)
+        database = Database(path, opened.epoch, opened.connection, send, opened.reserves)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(database._serve, receive)  # noqa: SLF001  # its maker

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import attrs
 
+from supervisor.database.reserve import Reserve, reserve_for
 from supervisor.errors import Conflict, Internal, Unavailable
 
 BUSY_MILLISECONDS = 5_000
@@ -31,15 +32,18 @@ CREATE TABLE IF NOT EXISTS identity (epoch TEXT NOT NULL);
 
 @attrs.frozen
 class OpenFile:
-    """The one writing connection, the file's epoch, and the lock that keeps other daemons out."""
+    """The one writing connection, the file's epoch, the lock that keeps other daemons out, and room kept free."""
 
     connection: sqlite3.Connection
     epoch: str
     lock_fd: int
+    reserves: tuple[Reserve, ...]
 
     def close(self) -> None:
         """Let go of all of it."""
         self.connection.close()
+        for reserve in self.reserves:
+            reserve.close()
         os.close(self.lock_fd)
 
 
@@ -90,6 +94,7 @@ def open_file(path: Path) -> OpenFile:
         connection = connect(path, writable=True)
         try:
             epoch = _bring_up_to_date(connection, path)
+            reserves = reserve_for(path)
         except BaseException:
             connection.close()
             raise
@@ -99,7 +104,7 @@ def open_file(path: Path) -> OpenFile:
     except BaseException:
         os.close(lock_fd)
         raise
-    return OpenFile(connection, epoch, lock_fd)
+    return OpenFile(connection, epoch, lock_fd, reserves)
 
 
 def _lock(path: Path) -> int:

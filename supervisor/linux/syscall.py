@@ -76,6 +76,7 @@ _FACCESSAT2 = 439
 _MOUNT_SETATTR = 442
 _STATX_ATTR_MOUNT_ROOT = 0x2000
 _STATX_BASIC_STATS = 0x7FF
+_FALLOC_FL_KEEP_SIZE = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _long = ctypes.c_long
@@ -238,6 +239,12 @@ def close_on_exec_from(first_fd: int) -> None:
         ),
         "close_range",
     )
+
+
+def allocate_behind(fd: int, bytes_: int) -> None:
+    """The file's first ``bytes_`` bytes have blocks on the disk, also behind its end, which stays where it is."""
+    result = _libc.fallocate(fd, _FALLOC_FL_KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(bytes_))
+    _checked(result, "allocate blocks")
 
 
 def is_mount_root(path: str) -> bool:

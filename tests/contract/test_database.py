@@ -137,6 +137,24 @@ async def test_a_full_disk_is_told_and_survived(tmp_path: Path) -> None:
         assert await database.read(count) == before + 1
 
 
+@pytest.mark.root
+async def test_others_who_fill_the_disk_do_not_stop_it(tmp_path: Path) -> None:
+    """On a disk on which nobody can write another byte there is still room for what must be written down."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", tmp_path], check=True)
+    try:
+        async with open_database(tmp_path / "d") as database:
+            await database.write(make_table)
+            hog = ["dd", "if=/dev/zero", f"of={tmp_path}/hog", "bs=4k"]
+            assert b"No space left" in subprocess.run(hog, capture_output=True, check=False).stderr
+            for _ in range(100):
+                await database.write(lambda connection: add(connection, "x" * 10_000))
+            assert await database.read(count) == 100
+        async with open_database(tmp_path / "d") as database:
+            assert await database.read(count) == 100
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
 async def fill(database: Database) -> None:
     """Let the file grow no more: SQLite answers as it does when the disk is full."""
     pages = await database.write(
