@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +38,9 @@ TMPFS_OPTIONS = ("noexec", "nosuid", "nodev")
 BUSY_PAUSE_SECONDS, BUSY_PAUSE_SECONDS_MAX = 0.005, 0.5
 
 
+Job = Callable[[], Awaitable[None]]
+
+
 @frozen
 class Surroundings:
     """What was made for one run of a container."""
@@ -59,8 +63,13 @@ def log_path(data_root: Path, record: ContainerRecord) -> Path:
     return data_root / "containers" / record.id / "log"
 
 
-async def assemble(parts: Parts, record: ContainerRecord) -> Surroundings:
+async def assemble(parts: Parts, record: ContainerRecord, meanwhile: Job) -> Surroundings:
     """Make everything ready for the runtime; on failure the caller dismantles.
+
+    Args:
+        parts: What it is made with.
+        record: Of the container.
+        meanwhile: Done at the same time, once the session directory and the owner's cgroups are there.
 
     Raises:
         PermissionDenied: A host path the owner may not have.
@@ -69,10 +78,10 @@ async def assemble(parts: Parts, record: ContainerRecord) -> Surroundings:
         Unavailable: The host refuses.
     """
     with mounts.told_as(f"start container {record.name}"):
-        return await _assemble(parts, record)
+        return await _assemble(parts, record, meanwhile)
 
 
-async def _assemble(parts: Parts, record: ContainerRecord) -> Surroundings:
+async def _assemble(parts: Parts, record: ContainerRecord, meanwhile: Job) -> Surroundings:
     told = partial(mounts.told_as, f"start container {record.name}")
     owner = await parts.owners.owner(record.owner, remapped=record.remapped)
     session = session_paths(parts.run_root, record)
@@ -101,7 +110,8 @@ async def _assemble(parts: Parts, record: ContainerRecord) -> Surroundings:
             user_pin,
         )
 
-    await together(prepare_rootfs, prepare_group, prepare_network)
+    await parts.tree.admit(owner.uid)
+    await together(meanwhile, prepare_rootfs, prepare_group, prepare_network)
     rootfs = parts.store.snapshots.get(record.id).rootfs
     endpoint = parts.networks.endpoint(record.id)
     assert endpoint is not None
@@ -234,8 +244,9 @@ async def _mount(
     flags = ("nosuid", "nodev") if record.remapped else ()
     match mount.kind:
         case MountKind.TMPFS:
-            # Docker's defaults, put before what the caller says: the last of two that contradict each other holds.
-            return SpecMount(mount.target, "tmpfs", "tmpfs", (*TMPFS_OPTIONS, *mount.options))
+            # Docker's defaults, without what the caller contradicts: runtimes do not agree on which of two holds.
+            given = [one for one in TMPFS_OPTIONS if one.removeprefix("no") not in mount.options]
+            return SpecMount(mount.target, "tmpfs", "tmpfs", (*given, *mount.options))
         case MountKind.VOLUME:
             rootfs = parts.store.snapshots.get(record.id).rootfs
             if mount.copy_up:
