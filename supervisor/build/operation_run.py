@@ -146,8 +146,7 @@ async def _place(parts: Parts, work: RunWork, step_id: str) -> AsyncIterator[_Pl
 
     async def enclose() -> None:
         limits = limits_of(work.resources, parts.config.runtime.pids_max)
-        weight = limits.cpu_weight or BUILD_WEIGHT
-        lighter = attrs.evolve(limits, cpu_weight=weight)
+        lighter = attrs.evolve(limits, cpu_weight=limits.cpu_weight or BUILD_WEIGHT)
         await parts.tree.create(owner.uid, group, lighter, DEVICE_RULES)
         await in_thread(lambda: own_directory(bundle.parent, owner))
 

@@ -44,8 +44,8 @@ def plain(sample: HostSample, names: Mapping[int, str]) -> str:
 
 def table(sample: HostSample, names: Mapping[int, str]) -> Group:
     """The same for a terminal, with colours."""
-    from rich.console import Group  # noqa: PLC0415 - a third of the command's start
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Group
+    from rich.text import Text
 
     head = [Text(line) for line in summary(sample)]
     head[-1].stylize(STYLES.get(sample.verdict, ""))
@@ -142,9 +142,9 @@ def _aligned(cells: tuple[str, ...], widths: list[int]) -> list[str]:
 
 
 def _grid(found: list[Row]) -> Table:
-    from rich import box  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column, title in enumerate(COLUMNS):

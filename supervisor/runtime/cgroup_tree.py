@@ -94,26 +94,29 @@ class CgroupTree:
         """
 
         def create() -> None:
-            self._create(owner, group, limits)
+            if owner not in self._owners:
+                self._admit(owner)
+            self.cgroups.create(group, limits)
             if device_rules is not None:
                 self.cgroups.confine_devices(group, device_rules)
 
         await in_thread(create)
 
-    def _create(self, owner: int, group: str, limits: CgroupLimits) -> None:
+    async def admit(self, owner: int) -> None:
+        """The owner's group exists, with their limits, and that of their conmons."""
         if owner not in self._owners:
-            config = self._config
-            self.cgroups.create(
-                owner_group(owner),
-                CgroupLimits(
-                    cpu_weight=config.cpu_weight,
-                    memory_bytes=config.memory_bytes_max or None,
-                    pids=config.pids_max or None,
-                ),
-            )
-            self.cgroups.create(monitors_group(owner))
-            self._owners.add(owner)
-        self.cgroups.create(group, limits)
+            await in_thread(lambda: self._admit(owner))
+
+    def _admit(self, owner: int) -> None:
+        config = self._config
+        limits = CgroupLimits(
+            cpu_weight=config.cpu_weight,
+            memory_bytes=config.memory_bytes_max or None,
+            pids=config.pids_max or None,
+        )
+        self.cgroups.create(owner_group(owner), limits)
+        self.cgroups.create(monitors_group(owner))
+        self._owners.add(owner)
 
     def entry_paths(self, group: str) -> list[str]:
         """The ``cgroup.procs`` of a group as processes in the daemon's mount namespace see them."""

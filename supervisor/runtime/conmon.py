@@ -26,7 +26,7 @@ from typing_extensions import override
 
 from supervisor.errors import Internal
 from supervisor.linux.mounts import told_as
-from supervisor.linux.spawner import Command, Spawner
+from supervisor.linux.spawner import Command, Process, Spawner
 from supervisor.runtime.cgroup_tree import CgroupTree, monitors_group
 from supervisor.runtime.oci_runtime import ENVIRONMENT, OciRuntime, last_line
 from supervisor.tasks import in_thread
@@ -108,17 +108,21 @@ class SessionInputs:
 
 
 class Session(trio.abc.AsyncResource):
-    """A conmon that is being started: first :meth:`open`, then, for an attached exec, :meth:`go`, then :meth:`pid`."""
+    """A conmon that is being started: :meth:`go`, then :meth:`pid`; an attached exec wants a second go at its socket."""
 
-    def __init__(self, paths: SessionPaths, sync: int, start: int, attach: int | None) -> None:
+    def __init__(
+        self, paths: SessionPaths, process: Process, sync: int, start: int, attach: int | None
+    ) -> None:
         self.paths = paths
+        self._process = process
         self._sync = trio.lowlevel.FdStream(sync)
         self._start = trio.lowlevel.FdStream(start)
         self._attach = None if attach is None else trio.lowlevel.FdStream(attach)
 
     async def go(self) -> None:
         """Let conmon (and at the second call an attached exec) go on."""
-        await self._start.send_all(b"\0")
+        with contextlib.suppress(trio.BrokenResourceError):  # it has ended: then it says why
+            await self._start.send_all(b"\0")
 
     async def socket_ready(self) -> None:
         """Wait until an attached exec's socket can be connected to."""
@@ -135,11 +139,11 @@ class Session(trio.abc.AsyncResource):
 
     @override
     async def aclose(self) -> None:
-        """Let go of the pipes; what runs goes on."""
+        """Let go of the pipes; what runs goes on, and what was not let go ends."""
         for stream in (self._sync, self._start, self._attach):
             if stream is not None:
                 stream.close()  # all of them, also when this is cancelled
-        await trio.lowlevel.checkpoint()
+        await self._process.aclose()  # it has ended: conmon goes on as a child of its own
 
     async def _report(self, pipe: trio.lowlevel.FdStream) -> int:
         line = bytearray()
@@ -161,7 +165,7 @@ class Session(trio.abc.AsyncResource):
 async def open_session(
     spawner: Spawner, conmon: str, runtime: OciRuntime, inputs: SessionInputs
 ) -> Session:
-    """Start a conmon. The caller must close the session.
+    """Start a conmon that waits: what it is told to create need not be there yet. The caller must close the session.
 
     Cancelled, or with the session closed early, it may have begun to create; whoever has the container's cgroup cleared
     and calls :func:`end_monitors` then leaves nothing of it.
@@ -181,7 +185,6 @@ async def open_session(
         if inputs.attached:
             attach_read, keep[ATTACH_FD] = os.pipe2(os.O_CLOEXEC)
             theirs.callback(os.close, keep[ATTACH_FD])
-        session = Session(inputs.paths, sync_read, start_write, attach_read)
         command = Command(
             _arguments(conmon, runtime, inputs),
             env=_environment(inputs),
@@ -191,14 +194,12 @@ async def open_session(
         try:
             with told_as("start the container monitor"):
                 process = await spawner.spawn(command)
-            async with process:
-                with contextlib.suppress(trio.BrokenResourceError):  # then it says why
-                    await session.go()
-                await process.wait()
         except BaseException:
-            await trio.aclose_forcefully(session)  # the pipes' end makes conmon give up
+            for ours in (sync_read, start_write, attach_read):
+                if ours is not None:
+                    os.close(ours)
             raise
-    return session
+    return Session(inputs.paths, process, sync_read, start_write, attach_read)
 
 
 def _opened(complaints: Path) -> int:

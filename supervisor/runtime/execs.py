@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import signal
+from pathlib import Path
 
 import attrs
 import orjson
@@ -91,7 +92,8 @@ class Exec:
 
     async def _run(self, attachment: Attachment | None, *, terminal: bool) -> None:
         parts, container = self._parts, self.keeper.record
-        await self._prepare(terminal=terminal)
+        with mounts.told_as(f"execute in container {container.name}"):
+            await in_thread(lambda: _make_directories(self._paths))
         inputs = SessionInputs(
             paths=self._paths,
             log=None,
@@ -107,6 +109,8 @@ class Exec:
         conmon = parts.config.runtime.conmon
         session = await open_session(parts.spawner, conmon, parts.runtime, inputs)
         try:
+            await self._prepare(terminal=terminal)
+            await session.go()
             if attachment is not None:
                 await session.socket_ready()
                 await attachment.connect(self._paths.attach_socket)
@@ -147,7 +151,7 @@ class Exec:
         )
         text = orjson.dumps(spec.process_spec(process))
         with mounts.told_as(f"execute in container {container.name}"):
-            await in_thread(lambda: _make_directory(self._paths, text))
+            await in_thread(lambda: _write_private(self._paths.directory / "process.json", text))
 
     def watch(self) -> None:
         """Have its end waited for, in its container's nursery."""
@@ -239,11 +243,13 @@ def recorded_process(paths: SessionPaths, boot: str) -> ProcessIdentity | None:
         return None
 
 
-def _make_directory(paths: SessionPaths, process: bytes) -> None:
+def _make_directories(paths: SessionPaths) -> None:
     paths.directory.parent.mkdir(mode=0o711, exist_ok=True)  # its container's must be there
     paths.directory.mkdir(mode=0o711)
     paths.exit_file.parent.mkdir(mode=0o700)
-    path = paths.directory / "process.json"
+
+
+def _write_private(path: Path, process: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as file:
         file.write(process)

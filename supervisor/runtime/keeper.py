@@ -43,7 +43,7 @@ from supervisor.access.requests import MountKind
 from supervisor.clock import now_ns
 from supervisor.errors import BakehouseError, Conflict, Internal, NotFound
 from supervisor.network.networks import Endpoint
-from supervisor.runtime.assembly import assemble, dismantle, log_path, session_paths
+from supervisor.runtime.assembly import dismantle, log_path, session_paths
 from supervisor.runtime.attach import Attachment, AttachRequest, WaitingAttachments
 from supervisor.runtime.cgroup_tree import container_group
 from supervisor.runtime.changes import Changes
@@ -167,9 +167,8 @@ class Keeper:
         return True
 
     async def _run(self) -> None:
-        surroundings = await assemble(self.parts, self.record)
+        surroundings, process = await launch(self.parts, self.record, self.log)
         self.endpoint = surroundings.endpoint
-        process = await launch(self.parts, self.record, surroundings, self.log)
         self._hold(process)
         async with self._writing:
             self.state = attrs.evolve(self.state, process=process)

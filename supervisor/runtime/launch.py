@@ -7,9 +7,9 @@ from pathlib import Path
 import trio
 
 from supervisor.errors import Internal
-from supervisor.runtime.assembly import Surroundings
-from supervisor.runtime.cgroup_tree import monitors_group
-from supervisor.runtime.conmon import SessionInputs, open_session
+from supervisor.runtime.assembly import Surroundings, assemble, session_paths
+from supervisor.runtime.cgroup_tree import container_group, monitors_group
+from supervisor.runtime.conmon import Session, SessionInputs, open_session
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.processes import identify
 from supervisor.runtime.records import ContainerRecord, ProcessIdentity
@@ -18,32 +18,42 @@ LOG_CUT_FACTOR = 4
 
 
 async def launch(
-    parts: Parts, record: ContainerRecord, surroundings: Surroundings, log: Path
-) -> ProcessIdentity:
-    """The runtime has created the container, stopped before its first instruction.
+    parts: Parts, record: ContainerRecord, log: Path
+) -> tuple[Surroundings, ProcessIdentity]:
+    """The container has its surroundings, and the runtime has created it, stopped before its first instruction.
 
-    When this fails or is cancelled, some of it may be there: take the surroundings apart, and end the monitors.
+    conmon is started while the surroundings are made, and waits for them. When this fails or is cancelled, some of it
+    may be there: take the surroundings apart, and end the monitors.
 
     Raises:
         Internal: The runtime or conmon could not; its own words.
+        BakehouseError: See :func:`assemble`.
     """
     inputs = SessionInputs(
-        paths=surroundings.session,
+        paths=session_paths(parts.run_root, record),
         log=log if record.request.log.driver != "none" else None,
         log_bytes_max=parts.config.runtime.log_bytes_max * LOG_CUT_FACTOR,
-        entry_paths=parts.tree.entry_paths(surroundings.group),
+        entry_paths=parts.tree.entry_paths(container_group(record.owner, record.id)),
         monitor_paths=parts.tree.entry_paths(monitors_group(record.owner)),
         terminal=record.request.tty,
         open_stdin=record.request.open_stdin,
         stdin_once=record.request.stdin_once and not record.request.tty,
     )
-    conmon = parts.config.runtime.conmon
-    session = await open_session(parts.spawner, conmon, parts.runtime, inputs)
+    sessions: list[Session] = []
+
+    async def start_monitor() -> None:
+        conmon = parts.config.runtime.conmon
+        sessions.append(await open_session(parts.spawner, conmon, parts.runtime, inputs))
+
     try:
+        surroundings = await assemble(parts, record, start_monitor)
+        (session,) = sessions
+        await session.go()
         pid = await session.pid()
     finally:
-        await trio.aclose_forcefully(session)
+        for session in sessions:
+            await trio.aclose_forcefully(session)
     process = identify(pid, parts.boot_id)
     if process is None:
         raise Internal(f"cannot start container {record.name}: it ended before it was started")
-    return process
+    return surroundings, process
