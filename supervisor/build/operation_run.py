@@ -202,9 +202,10 @@ async def _write_bundle(parts: Parts, work: RunWork, place: _Place) -> None:
         )
     finally:
         os.close(root)
-    shown = await in_thread(lambda: _files(work, place))
-    config = orjson.dumps(_spec(parts, work, place, user, shown))
-    await in_thread(lambda: (place.bundle / "config.json").write_bytes(config))
+    with mounts.told_as("prepare the step"):
+        shown = await in_thread(lambda: _files(work, place))
+        config = orjson.dumps(_spec(parts, work, place, user, shown))
+        await in_thread(lambda: (place.bundle / "config.json").write_bytes(config))
 
 
 def _files(work: RunWork, place: _Place) -> tuple[SpecMount, ...]:

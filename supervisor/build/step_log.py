@@ -1,10 +1,12 @@
 """A step's output: written by the one that runs it, read by every build that waits for it, bounded, on disk.
 
-A reader who is slow holds nothing up: it has a position, not a queue. What exceeds the bound is dropped, and said so.
+A reader who is slow holds nothing up: it has a position, not a queue. What exceeds the bound is dropped, and said so;
+so is what a full disk does not take.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import AsyncIterator
@@ -13,6 +15,7 @@ from pathlib import Path
 import trio
 
 READ_BYTES = 65_536
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class StepLog:
@@ -38,12 +41,19 @@ class StepLog:
                 + b"\n[further output of this step is not kept]\n"
             )
             self._full = True
-        view = memoryview(data)
+        try:
+            self._append(memoryview(data))
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            self._full = True
+        self._wake()
+
+    def _append(self, view: memoryview) -> None:
         while view:
             written = os.pwrite(self._file.fileno(), view, self._size)
             self._size += written
             view = view[written:]
-        self._wake()
 
     def begin(self) -> None:
         """The command runs: readers get an empty piece, at once."""
