@@ -1,7 +1,7 @@
 """A step's output: written by the one that runs it, read by every build that waits for it, bounded, on disk.
 
-A reader who is slow holds nothing up: it has a position, not a queue. What exceeds the bound is dropped, and said so;
-so is what a full disk does not take.
+A reader who is slow holds nothing up: it has a position, not a queue. What exceeds the bound is dropped, and said so.
+What a full disk does not take is dropped as well.
 """
 
 from __future__ import annotations
