@@ -6,6 +6,7 @@ none read twice.
 
 from __future__ import annotations
 
+import select
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -18,6 +19,7 @@ from supervisor.api.http import ClientGoneError
 T = TypeVar("T")
 
 SEND_PIECE_BYTES = 65_536
+FAREWELL_SECONDS = 1.0
 
 
 class HijackedStream(trio.abc.HalfCloseableStream):
@@ -61,10 +63,42 @@ class HijackedStream(trio.abc.HalfCloseableStream):
         """Tell the client that no more comes; it may go on sending."""
         await self._stream.send_eof()
 
+    async def hung_up(self) -> None:
+        """Wait until the client has closed both directions, without reading; for ever where that cannot be seen.
+
+        A socket's end of reading cannot be told from a half-closed one by waiting for it to be readable. An epoll that is
+        asked for nothing still tells of a hang-up, epoll_ctl(2), and can itself be waited for.
+        """
+        if not isinstance(self._stream, trio.SocketStream):
+            await trio.sleep_forever()
+        with select.epoll() as hangups:
+            hangups.register(self._stream.socket.fileno(), 0)
+            await trio.lowlevel.wait_readable(hangups.fileno())
+
     @override
     async def aclose(self) -> None:
         """Close both directions."""
         await self._stream.aclose()
+
+
+@asynccontextmanager
+async def while_client_stays(stream: HijackedStream) -> AsyncIterator[trio.Event]:
+    """Cancel what is inside when the client has closed both directions; the event is set then.
+
+    One that only sends no more stays. What it sent before it left has :data:`FAREWELL_SECONDS` to be carried on.
+    """
+    left = trio.Event()
+
+    async def watch(scope: trio.CancelScope) -> None:
+        await stream.hung_up()
+        await trio.sleep(FAREWELL_SECONDS)
+        left.set()
+        scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch, nursery.cancel_scope)
+        yield left
+        nursery.cancel_scope.cancel()
 
 
 class ReplayStream(trio.abc.Stream):

@@ -19,11 +19,11 @@ from supervisor.api.docker.shape_container import exec_request
 from supervisor.api.docker.times import parse_time
 from supervisor.api.docker.view_container import exec_inspect
 from supervisor.api.http import Response, empty_response, json_response
-from supervisor.api.streams import closed_after
+from supervisor.api.streams import closed_after, while_client_stays
 from supervisor.clock import rfc3339
 from supervisor.errors import BakehouseError, Conflict, InvalidArgument
-from supervisor.runtime.attach import AttachRequest
-from supervisor.runtime.execs import exec_attachment
+from supervisor.runtime.attach import Attachment, AttachRequest
+from supervisor.runtime.execs import Exec, exec_attachment
 from supervisor.runtime.logs import LogEntry, LogQuery
 from supervisor.runtime.status import Status
 from supervisor.runtime.stdio import STDERR, frame, parse_detach_keys
@@ -62,7 +62,8 @@ async def attach(call: Call) -> None:
                         _LogForm(asked, terminal=keeper.record.request.tty).encode(entries)
                     )
         if attachment is not None:
-            await attachment.serve(stream)
+            async with while_client_stays(stream):
+                await attachment.serve(stream)
             if attachment.detached:
                 await keeper.detached()
     except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -165,26 +166,33 @@ async def exec_start(call: Call) -> Response | None:
         return empty_response(200)
     attachment = exec_attachment(request, terminal=terminal)
     try:
-        stream = await call.connection.hijack()
-        try:
-            await made.start(attachment, terminal=terminal)
-        except BakehouseError as error:
-            text = f"{error.message}\r\n".encode()
-            await stream.send_all(text if terminal else frame(STDERR, text))
-            return None
-        await attachment.serve(stream)
-        if attachment.detached:
-            await made.detached()
-            return None
-        if terminal and not made.ended.is_set():
-            made.hang_up()
-        with trio.move_on_after(EXIT_SECONDS):  # clients ask for the exit code when the stream ends
-            await made.ended.wait()
+        await _attended(call, made, attachment, terminal=terminal)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         return None
     finally:
         attachment.close()
     return None
+
+
+async def _attended(call: Call, made: Exec, attachment: Attachment, *, terminal: bool) -> None:
+    """Start an exec with its client at it, until it ends or the client goes: then what runs goes on."""
+    stream = await call.connection.hijack()
+    try:
+        await made.start(attachment, terminal=terminal)
+    except BakehouseError as error:
+        text = f"{error.message}\r\n".encode()
+        await stream.send_all(text if terminal else frame(STDERR, text))
+        return
+    async with while_client_stays(stream) as left:
+        await attachment.serve(stream)
+    if attachment.detached:
+        await made.detached()
+    if attachment.detached or left.is_set():
+        return
+    if terminal and not made.ended.is_set():
+        made.hang_up()
+    with trio.move_on_after(EXIT_SECONDS):  # clients ask for the exit code when the stream ends
+        await made.ended.wait()
 
 
 def exec_inspect_one(call: Call) -> Response:
