@@ -5,7 +5,7 @@ in the moment it waits there. What an operation does in tasks below its own coun
 only when told so (``every_task``).
 
 Rules: operations of up to ``POINTS_MAX`` checkpoints are cancelled at every one, longer ones at as many, evenly spread.
-Timing differs from run to run, so the last run is one that comes to its end although its checkpoint was asked for.
+Timing differs from run to run, so a few more are tried until one comes to its end although it was to be cancelled.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ async def cancel_everywhere(
             error.add_note(f"cancelled at checkpoint {at} of about {whole.checkpoints}")
             raise
         cancelled += not run.completed
-        if not places and not run.completed and not every_task:
+        if not places and not run.completed and not every_task and at < whole.checkpoints + 5:
             places.append(at + 1)  # this time it was longer
     return cancelled
 

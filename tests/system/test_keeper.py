@@ -79,12 +79,16 @@ async def test_a_start_that_fails_leaves_nothing_and_wakes_who_waits(root: Path)
         await ground.remember()
         attachment = await keeper.attachment(AttachRequest())
         near, _ = trio.testing.memory_stream_pair()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(keeper.wait, "next-exit")
-            nursery.start_soon(attachment.serve, near)
-            await trio.testing.wait_all_tasks_blocked()
+
+        async def fail() -> None:
             with pytest.raises(BakehouseError):
                 await keeper.perform(keeper.start)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(attachment.serve, near)
+            nursery.start_soon(fail)
+            await until(lambda: keeper.state.status is Status.STARTING)
+            assert (await keeper.wait("not-running")).code == 127
         assert keeper.state.status is Status.CREATED
         assert keeper.state.error
         await nothing_remains_of_a_run(made, ground)
@@ -259,7 +263,9 @@ async def test_renames_whose_callers_leave(root: Path) -> None:
             for name in ("left", "right"):
                 nursery.start_soon(made.containers.rename, keeper, name)
         assert made.containers.find(ADA_IDENTITY, keeper.record.name) is keeper
-        assert list(made.containers._names) == [(ADA_IDENTITY.owner, keeper.record.name)]
+        stale = {"one", "left", "right", *(f"name{number}" for number in range(8))}
+        for name in stale - {keeper.record.name}:
+            await made.create("true", name=name)  # nobody holds it
 
 
 # --- clients at its stdio ----------------------------------------------------------------------------------------
