@@ -49,9 +49,7 @@ SAFE_SYSCTLS = frozenset(
 OWN_NETWORKS = frozenset({"default", "bridge", "none"})
 OWN_IPC = frozenset({"private", "shareable", "none"})
 PRIVATE_PROPAGATION = frozenset({"private", "rprivate"})
-NO_NEW_PRIVILEGES = frozenset(
-    {"no-new-privileges", "no-new-privileges:true", "no-new-privileges=true"}
-)
+NO_NEW_PRIVILEGES = "no-new-privileges"
 TMPFS_FLAGS = frozenset(
     {"ro", "rw", "exec", "noexec", "suid", "nosuid", "nodev", "noatime", "sync", "async"}
 )
@@ -96,7 +94,7 @@ def capabilities(value: object, _: Bounds) -> Iterable[Objection]:
 def security_options(value: object, _: Bounds) -> Iterable[Objection]:
     """Options as ``--security-opt`` takes them."""
     for option in _texts(value):
-        if option in NO_NEW_PRIVILEGES:
+        if option == NO_NEW_PRIVILEGES:
             continue
         rule = next(
             (rule for start, rule in _SECURITY_RULES if option.startswith(start)), "security-option"

@@ -33,9 +33,16 @@ def _one_of(*values: object) -> Served:
     return lambda value: value in values
 
 
+def _all_of(*values: object) -> Served:
+    return lambda given: isinstance(given, tuple) and set(given) <= set(values)
+
+
 def _always(_: object) -> bool:
     return True
 
+
+_NO_MODULES = ("apparmor=unconfined", "label=disable")
+"""What is so anyway: no security module confines a container here."""
 
 _SERVED: tuple[Served, str] = (_always, "")
 
@@ -50,6 +57,10 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
         "uts_mode": (_one_of("private", "host"), "only private and host are"),
         "userns_mode": (_one_of("remap", "host"), "only remap and host are"),
         "cgroupns_mode": (_one_of("private"), "only private is"),
+        "security_opt": (
+            _all_of("no-new-privileges", "seccomp=unconfined", *_NO_MODULES),
+            "only no-new-privileges and seccomp=unconfined are",
+        ),
         "init": (_never, "let the program itself reap its children"),
         "publish_all": (_never, "name each port with -p"),
         "group_add": (_never, "supplementary groups of the owner are kept by themselves"),
@@ -72,6 +83,7 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
             "only default, bridge, none and host are",
         ),
         "cgroup_parent": (_never, "builds are in their owner's cgroup"),
+        "security_opt": (_never, "steps run with the default seccomp profile"),
         "squash": (_never, "use stages and COPY --from"),
     },
     VolumeRequest: {

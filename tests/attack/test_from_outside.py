@@ -183,3 +183,45 @@ def test_a_setuid_file_is_of_the_range_and_out_of_reach(oven: Oven, two_users: P
         ran = as_user(user, "sh", "-c", f"{path} id -u")
         assert ran.returncode
         assert not ran.stdout
+
+
+NET_RAW, CHOWN = 1 << 13, 1 << 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "has", "lacks", "no_new_privileges"),
+    [
+        ((), NET_RAW | CHOWN, 1 << 21, "0"),
+        (("--cap-drop", "NET_RAW"), CHOWN, NET_RAW, "0"),
+        (("--cap-drop", "cap_net_raw"), CHOWN, NET_RAW, "0"),
+        (("--cap-drop", "ALL"), 0, NET_RAW | CHOWN, "0"),
+        (("--cap-drop", "ALL", "--cap-add", "CHOWN"), CHOWN, NET_RAW, "0"),
+        (("--security-opt", "no-new-privileges"), CHOWN, 0, "1"),
+        (("--security-opt", "no-new-privileges=true"), CHOWN, 0, "1"),
+        (("--security-opt", "no-new-privileges:false"), CHOWN, 0, "0"),
+    ],
+)
+def test_what_is_given_up_is_given_up(
+    oven: Oven,
+    two_users: People,
+    flags: tuple[str, ...],
+    has: int,
+    lacks: int,
+    no_new_privileges: str,
+) -> None:
+    run = ("run", "--rm", *flags, "busybox", "cat", "/proc/self/status")
+    told = oven.daemon.docker(*run, user=two_users.ada).stdout
+    status = dict(line.split(":\t", 1) for line in told.splitlines() if ":\t" in line)
+    for name in ("CapBnd", "CapEff"):
+        held = int(status[name], 16)
+        assert held & has == has
+        assert not held & lacks
+    assert status["NoNewPrivs"] == no_new_privileges
+
+
+def test_capabilities_nobody_knows_are_told(oven: Oven, two_users: People) -> None:
+    for flag in ("--cap-drop", "--cap-add"):
+        run = ("run", "--rm", flag, "BAKING", "busybox", "true")
+        refused = oven.daemon.docker(*run, user=two_users.ada, check=False)
+        assert refused.returncode == 125
+        assert "unknown capability: 'CAP_BAKING'" in refused.stderr

@@ -172,9 +172,15 @@ def test_unknown_fields_are_named_when_they_say_something() -> None:
 
 def test_capabilities_have_one_spelling() -> None:
     assert container(CapAdd=["CAP_NET_ADMIN", "sys_admin", "ALL"]).cap_add == (
-        "NET_ADMIN",
-        "SYS_ADMIN",
+        "CAP_NET_ADMIN",
+        "CAP_SYS_ADMIN",
         "ALL",
+    )
+    assert container(CapDrop=["net_raw"]).cap_drop == ("CAP_NET_RAW",)
+    options = ["no-new-privileges=true", "seccomp:unconfined", "no-new-privileges:false"]
+    assert container(SecurityOpt=options).security_opt == (
+        "no-new-privileges",
+        "seccomp=unconfined",
     )
 
 

@@ -110,7 +110,7 @@ ALLOWED: list[Request] = [
         name="web", tty=True, open_stdin=True, user="33", read_only_rootfs=True, auto_remove=True
     ),
     container(cap_drop=("ALL",), cap_add=("CHOWN", "CAP_NET_BIND_SERVICE", "setuid")),
-    container(security_opt=("no-new-privileges", "no-new-privileges:true")),
+    container(security_opt=("no-new-privileges",)),
     container(network_mode="none"),
     container(network_mode="bridge", ports=(PortRequest(80, host_port=8_080), PortRequest(81))),
     container(resources=Resources(memory_bytes=2**28, cpu_nanos=10**9, pids_max=50, cpu_shares=2)),

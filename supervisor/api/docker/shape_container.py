@@ -114,7 +114,7 @@ def _with_limits(request: ContainerRequest, host: Fields) -> ContainerRequest:
         cgroup_parent=host.text("CgroupParent"),
         cap_add=host_shape.capabilities(host, "CapAdd"),
         cap_drop=host_shape.capabilities(host, "CapDrop"),
-        security_opt=host.texts("SecurityOpt"),
+        security_opt=host_shape.security_options(host),
         devices=host_shape.devices(host),
         group_add=host.texts("GroupAdd"),
         sysctls=host.mapping("Sysctls"),

@@ -22,12 +22,15 @@ from supervisor.access.requests import (
 )
 from supervisor.api.docker.fields import INT64_MAX, Fields
 from supervisor.errors import InvalidArgument
+from supervisor.runtime.spec import ALL_CAPABILITIES
 
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 PORT_MAX = 65_535
 BIND_PARTS_MAX = 3
 MODE_MAX = 0o7777
 MEMORY_BYTES_MIN = 6 * 1_048_576
+EVERY_CAPABILITY = "ALL"
+NO_NEW_PRIVILEGES = "no-new-privileges"
 RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
 
 REFUSED: Mapping[str, Sequence[object]] = {
@@ -143,8 +146,32 @@ def ulimits(host: Fields) -> tuple[tuple[str, int, int], ...]:
 
 
 def capabilities(host: Fields, name: str) -> tuple[str, ...]:
-    """Capability names without ``CAP_``, upper case."""
-    return tuple(cap.upper().removeprefix("CAP_") for cap in host.texts(name))
+    """Capability names as the kernel has them, ``CAP_CHOWN``, or ``ALL``."""
+    found: list[str] = []
+    for given in host.texts(name):
+        capability = given.upper()
+        if capability != EVERY_CAPABILITY:
+            capability = f"CAP_{capability.removeprefix('CAP_')}"
+            if capability not in ALL_CAPABILITIES:
+                host.fault(name, f"has an unknown capability: {given[:40]!r}")
+        found.append(capability)
+    return tuple(found)
+
+
+def security_options(host: Fields) -> tuple[str, ...]:
+    """Options as ``name=value``; ``no-new-privileges`` alone where it is wanted, and not at all where it is not."""
+    found: list[str] = []
+    for given in host.texts("SecurityOpt"):
+        name, equals, value = given.partition("=")
+        if not equals:
+            name, equals, value = given.partition(":")  # Docker's older form
+        if name != NO_NEW_PRIVILEGES:
+            found.append(f"{name}={value}" if equals else name)
+        elif value.lower() in {"", "true", "1"}:
+            found.append(NO_NEW_PRIVILEGES)
+        elif value.lower() not in {"false", "0"}:
+            host.fault("SecurityOpt", f"has {NO_NEW_PRIVILEGES} {value[:40]!r}", "true or false")
+    return tuple(found)
 
 
 def ports(host: Fields) -> tuple[PortRequest, ...]:
