@@ -10,10 +10,12 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import attrs
 import pytest
+from docker import DockerClient
 
 from tests.support.accounts import People, User
 from tests.support.daemon import Daemon
@@ -42,23 +44,33 @@ class Docker:
         return done.stderr if code else done.stdout
 
 
+@pytest.fixture(scope="module")
+def people(daemon: Daemon, two_users: People) -> dict[str, User | None]:
+    """Who uses the command; each has an image."""
+    found: dict[str, User | None] = {"root": None, "member": two_users.ada}
+    for user in found.values():
+        daemon.import_busybox(user=user)
+    return found
+
+
 @pytest.fixture
-def people(two_users: People) -> dict[str, User | None]:
-    return {"root": None, "member": two_users.ada}
+def client(daemon: Daemon) -> Iterator[DockerClient]:
+    """A quicker way to look and to clear away than the command."""
+    with closing(daemon.client()) as made:
+        yield made
 
 
 @pytest.fixture(params=["root", "member"])
 def docker(
-    request: pytest.FixtureRequest, daemon: Daemon, people: dict[str, User | None]
+    request: pytest.FixtureRequest,
+    daemon: Daemon,
+    people: dict[str, User | None],
+    client: DockerClient,
 ) -> Iterator[Docker]:
-    """The command for root, and for a member of the group; nothing is there but an image."""
-    made = Docker(daemon, people[request.param])
-    if not made("images --quiet busybox"):
-        daemon.import_busybox(user=made.user)
-    yield made
-    left = made("ps --all --quiet").split()
-    if left:
-        made(f"rm --force --volumes {' '.join(left)}")
+    """The command for root, and for a member of the group; there is no container yet."""
+    yield Docker(daemon, people[request.param])
+    for container in client.api.containers(all=True, quiet=True):
+        client.api.remove_container(container["Id"], force=True, v=True)
 
 
 @pytest.mark.parametrize("docker", ["member"], indirect=True)
@@ -93,9 +105,9 @@ def docker(
         ("busybox sh -c 'echo err >&2; echo out'", "out\n"),
     ],
 )
-def test_run(docker: Docker, line: str, printed: str) -> None:
+def test_run(docker: Docker, client: DockerClient, line: str, printed: str) -> None:
     assert docker(f"run --rm {line}") == printed
-    assert docker("ps --all --quiet") == ""
+    assert client.api.containers(all=True) == []
 
 
 @pytest.mark.parametrize("docker", ["member"], indirect=True)
@@ -123,11 +135,13 @@ def test_run(docker: Docker, line: str, printed: str) -> None:
         ("--network elsewhere busybox true", 125, "elsewhere"),
     ],
 )
-def test_run_that_fails(docker: Docker, line: str, code: int, told: str) -> None:
+def test_run_that_fails(
+    docker: Docker, client: DockerClient, line: str, code: int, told: str
+) -> None:
     said = docker(f"run --rm {line}", code=code)
     assert told in said
     assert "Error waiting for container" not in said
-    assert docker("ps --all --quiet") == "", "nothing stays of it"
+    assert client.api.containers(all=True) == [], "nothing stays of it"
 
 
 def test_a_container_that_could_not_start_says_why(docker: Docker) -> None:
