@@ -7,6 +7,7 @@ Binds are ``source:target[:options]``; ports are ``80/tcp``; a source that is no
 from __future__ import annotations
 
 import functools
+import ipaddress
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,25 @@ PORT_MAX = 65_535
 BIND_PARTS_MAX = 3
 MODE_MAX = 0o7777
 MEMORY_BYTES_MIN = 6 * 1_048_576
+ULIMITS = frozenset(
+    {
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    }
+)
 EVERY_CAPABILITY = "ALL"
 NO_NEW_PRIVILEGES = "no-new-privileges"
 RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
@@ -139,10 +159,53 @@ def devices(host: Fields) -> tuple[DeviceRequest, ...]:
 
 def ulimits(host: Fields) -> tuple[tuple[str, int, int], ...]:
     """(name, soft, hard) of each; -1 is unlimited."""
-    return tuple(
-        (each.text("Name"), each.number("Soft", -1), each.number("Hard", -1))
-        for each in host.children("Ulimits")
-    )
+    found: list[tuple[str, int, int]] = []
+    for each in host.children("Ulimits"):
+        name, soft, hard = each.text("Name"), each.number("Soft", -1), each.number("Hard", -1)
+        if name not in ULIMITS:
+            each.fault("Name", f"is {name[:40]!r}, which is no limit", ", ".join(sorted(ULIMITS)))
+        if hard != -1 and not 0 <= soft <= hard:
+            each.fault("Soft", f"is {soft}, which is above the hard limit {hard}")
+        found.append((name, soft, hard))
+    return tuple(found)
+
+
+def addresses(host: Fields, name: str) -> tuple[str, ...]:
+    """Addresses as people write them; they become lines of a file."""
+    given = host.texts(name)
+    for text in given:
+        if not _is_address(text):
+            host.fault(name, f"has {text[:60]!r}, which is no address")
+    return given
+
+
+def words(host: Fields, name: str) -> tuple[str, ...]:
+    """Texts without white space; they become words of a line."""
+    given = host.texts(name)
+    for text in given:
+        if text.split() != [text]:
+            host.fault(name, f"has {text[:60]!r}, which is not one word")
+    return given
+
+
+def extra_hosts(host: Fields) -> tuple[str, ...]:
+    """``name:address`` of each."""
+    given = words(host, "ExtraHosts")
+    for text in given:
+        name, _, address = text.partition(":")
+        if not (name and _is_address(address)):
+            host.fault(
+                "ExtraHosts", f"has {text[:60]!r}, which is no name and address", "name:192.0.2.1"
+            )
+    return given
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def capabilities(host: Fields, name: str) -> tuple[str, ...]:
