@@ -48,9 +48,9 @@ from supervisor.runtime.attach import Attachment, AttachRequest, WaitingAttachme
 from supervisor.runtime.cgroup_tree import container_group
 from supervisor.runtime.changes import Changes
 from supervisor.runtime.complaints import reworded, start_failure
-from supervisor.runtime.conmon import control, end_monitors
+from supervisor.runtime.conmon import control
 from supervisor.runtime.endings import Ending, Ends, Exit, await_ending
-from supervisor.runtime.launch import launch
+from supervisor.runtime.launch import launch, take_apart
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.logs import rotate
 from supervisor.runtime.parts import Parts
@@ -62,7 +62,6 @@ from supervisor.tasks import finish_within, first_of, in_thread
 T = TypeVar("T")
 
 CLEANUP_SECONDS = 30.0
-EXECS_END_SECONDS = 10.0
 NOT_STARTED_CODE = 128
 RESIZE, REOPEN_LOG = 1, 2
 CUT_OFF = "the daemon ended while it was being started"
@@ -237,27 +236,11 @@ class Keeper:
         self._run_is_over(ran=True)
 
     async def _take_apart(self, *, lost: bool) -> None:
-        """Leave nothing of a run. With ``lost`` its monitor is not believed to end by itself."""
-        why = f"not done within {CLEANUP_SECONDS:.0f} seconds"
-        with finish_within(CLEANUP_SECONDS):
-            try:
-                await self.parts.tree.clear(self.group)
-                if lost:
-                    await end_monitors(self.parts.tree, self.record.owner, self.record.id.__eq__)
-                await self._execs_end()
-                await dismantle(self.parts, self.record)
-            except BakehouseError as error:
-                why = error.message
-            else:
-                self._bare = True
-                return
-        log.warning("cannot take container %s apart: %s", self.record.name, why)
-
-    async def _execs_end(self) -> None:
-        """The execs were killed with the container; their ends are told before what tells of them is removed."""
-        with trio.move_on_after(EXECS_END_SECONDS):
-            for ended in list(self._execs):
-                await ended.wait()
+        """Leave nothing of a run; see :func:`take_apart`. What is left all the same goes at the next start or removal."""
+        execs = tuple(self._execs)
+        why = await take_apart(self.parts, self.record, execs, CLEANUP_SECONDS, lost=lost)
+        if why:
+            log.warning("cannot take container %s apart: %s", self.record.name, why)
 
     def _run_is_over(self, *, ran: bool) -> None:
         self._ending = False

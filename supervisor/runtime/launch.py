@@ -1,20 +1,23 @@
-"""Having the runtime create a container, under a conmon that outlives the daemon."""
+"""Having the runtime create a container, under a conmon that outlives the daemon; and the end of it."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import trio
 
-from supervisor.errors import Internal
-from supervisor.runtime.assembly import Surroundings, assemble, session_paths
+from supervisor.errors import BakehouseError, Internal
+from supervisor.runtime.assembly import Surroundings, assemble, dismantle, session_paths
 from supervisor.runtime.cgroup_tree import container_group, monitors_group
-from supervisor.runtime.conmon import Session, SessionInputs, open_session
+from supervisor.runtime.conmon import Session, SessionInputs, end_monitors, open_session
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.processes import identify
 from supervisor.runtime.records import ContainerRecord, ProcessIdentity
+from supervisor.tasks import finish_within
 
 LOG_CUT_FACTOR = 4
+EXECS_END_SECONDS = 10.0
 
 
 async def launch(
@@ -57,3 +60,32 @@ async def launch(
     if process is None:
         raise Internal(f"cannot start container {record.name}: it ended before it was started")
     return surroundings, process
+
+
+async def take_apart(
+    parts: Parts,
+    record: ContainerRecord,
+    execs: Collection[trio.Event],
+    seconds: float,
+    *,
+    lost: bool,
+) -> str:
+    """Leave nothing of a run, within so many seconds and also when cancelled; why that failed, if it did.
+
+    Its ``execs`` are killed with it; their ends are told before what tells of them is removed. With ``lost`` its monitor
+    is not believed to end by itself.
+    """
+    why = f"not done within {seconds:.0f} seconds"
+    with finish_within(seconds):
+        try:
+            await parts.tree.clear(container_group(record.owner, record.id))
+            if lost:
+                await end_monitors(parts.tree, record.owner, record.id.__eq__)
+            with trio.move_on_after(EXECS_END_SECONDS):
+                for ended in execs:
+                    await ended.wait()
+            await dismantle(parts, record)
+            why = ""
+        except BakehouseError as error:
+            why = error.message
+    return why
