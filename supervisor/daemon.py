@@ -22,7 +22,7 @@ from supervisor.access.audit import open_audit
 from supervisor.access.owners import open_owners
 from supervisor.api.server import open_api
 from supervisor.api.services import HostFacts, Services
-from supervisor.build.builds import open_builds
+from supervisor.build.builds import Builds, open_builds
 from supervisor.clock import now_ns
 from supervisor.config import Config
 from supervisor.database.database import open_database
@@ -104,8 +104,8 @@ async def _ladder(config: Config, seed: SpawnerSeed) -> AsyncIterator[None]:
             boot_id=await in_thread(processes.boot_id),
         )
         containers = await opened(_containers(parts))
-        monitor.watch(partial(_census, containers))
         builds = await opened(open_builds(parts))
+        monitor.watch(partial(_census, containers, builds))
         store.images.watch_users(containers.using_image)
         facts = _host_facts(runtime, cgroups, database.epoch, started_ns)
         services = Services(
@@ -156,11 +156,12 @@ async def _containers(parts: Parts) -> AsyncIterator[Containers]:
         await release_mounts(parts.spawner)
 
 
-def _census(containers: Containers) -> Mapping[str, Who]:
-    return {
+def _census(containers: Containers, builds: Builds) -> Mapping[str, Who]:
+    living = {
         group: Who(keeper.record.owner, keeper.record.id, keeper.record.name)
         for group, keeper in containers.census().items()
     }
+    return {**living, **builds.census()}
 
 
 def _make_directories(config: Config) -> None:

@@ -7,6 +7,7 @@ from supervisor.api.call import Call
 from supervisor.api.connection import StreamedResponse
 from supervisor.api.docker.shape_build import build_request
 from supervisor.api.http import JsonObject, Response, json_line, json_response
+from supervisor.build.operation_run import StepFailed
 from supervisor.build.progress import ClassicText, ImageBuilt, Progress
 from supervisor.errors import BakehouseError
 
@@ -29,7 +30,7 @@ async def build(call: Call) -> None:
         except BakehouseError as error:
             if not answer.started:
                 raise
-            await told.message({"errorDetail": {"message": error.text()}, "error": error.text()})
+            await told.message({"errorDetail": _detail(error), "error": error.text()})
     await answer.finish()
 
 
@@ -62,3 +63,10 @@ async def prune(call: Call) -> Response:
     """``POST /build/prune``: forget the caller's cached steps."""
     reclaimed = await call.services.builds.prune(call.identity)
     return json_response({"CachesDeleted": None, "SpaceReclaimed": reclaimed})
+
+
+def _detail(error: BakehouseError) -> JsonObject:
+    """What went wrong, with the exit code where a step's command ended with one."""
+    if isinstance(error, StepFailed):
+        return {"code": error.code, "message": error.text()}
+    return {"message": error.text()}
