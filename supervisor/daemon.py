@@ -27,6 +27,7 @@ from supervisor.clock import now_ns
 from supervisor.config import Config
 from supervisor.database.database import open_database
 from supervisor.events.journal import Events, open_events
+from supervisor.linux import capabilities
 from supervisor.linux.cgroup import Cgroups, detect
 from supervisor.linux.mount_namespace import seen_in_mounts
 from supervisor.linux.mounts import release_mounts
@@ -102,6 +103,7 @@ async def _ladder(config: Config, seed: SpawnerSeed) -> AsyncIterator[None]:
             runtime=runtime,
             profile=await in_thread(partial(seccomp.read_profile, config.runtime.seccomp_profile)),
             boot_id=await in_thread(processes.boot_id),
+            bounding=await in_thread(capabilities.bounding_set),
         )
         containers = await opened(_containers(parts))
         builds = await opened(open_builds(parts))

@@ -235,7 +235,9 @@ def _file(  # a file has that many parts
     path.write_text(text, errors="surrogateescape")
     path.chmod(mode)
     os.chown(path, work.owner.id_map.uid_outside(0), work.owner.id_map.gid_outside(0))
-    return SpecMount(target, str(path), "bind", ("rbind", "rw"))
+    # Read-only for users: they lie in the run directory, where nothing bounds what is written.
+    access = "ro" if work.owner.remapped else "rw"
+    return SpecMount(target, str(path), "bind", ("rbind", access))
 
 
 def _spec(
@@ -243,7 +245,8 @@ def _spec(
 ) -> dict[str, object]:
     op, owner = work.op, work.owner
     confined = owner.remapped or parts.runtime.places or parts.tree.confines_devices
-    capabilities = tuple(each for each in DEFAULT_CAPABILITIES if confined or each != "CAP_MKNOD")
+    wished = [each for each in DEFAULT_CAPABILITIES if confined or each != "CAP_MKNOD"]
+    capabilities = parts.within_bounds(wished)
     hostname = place.step_id[:HOSTNAME_CHARACTERS]
     process = ProcessInputs(
         args=op.args,

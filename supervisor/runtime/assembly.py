@@ -15,11 +15,11 @@ from pathlib import Path
 
 import orjson
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
 from supervisor.access.owners import Owner
 from supervisor.access.requests import MountKind
-from supervisor.errors import Conflict
+from supervisor.errors import Conflict, InvalidArgument
 from supervisor.linux import beneath, mounts
 from supervisor.linux.idmap import IdMap
 from supervisor.network.networks import Endpoint
@@ -133,6 +133,7 @@ async def _assemble(parts: Parts, record: ContainerRecord, meanwhile: Job) -> Su
 
 def _settle_in(root_fd: int, record: ContainerRecord, owner: Owner) -> ContainerUser:
     user = container_user(root_fd, record.user, owner)
+    check_mapped(user, owner)
     make_working_directory(root_fd, record.working_dir, owner.id_map)
     return user
 
@@ -188,6 +189,23 @@ def container_user(root_fd: int, user: str, owner: Owner) -> ContainerUser:
         return resolved
     gids = tuple(dict.fromkeys((*resolved.additional_gids, *owner.supplementary)))
     return ContainerUser(resolved.uid, resolved.gid, gids, resolved.home)
+
+
+def check_mapped(user: ContainerUser, owner: Owner) -> None:
+    """The user exists in the owner's user namespace.
+
+    Raises:
+        InvalidArgument: It does not.
+    """
+    if not owner.remapped:
+        return
+    try:
+        owner.id_map.uid_outside(user.uid)
+        owner.id_map.gid_outside(user.gid)
+    except LookupError as error:
+        raise InvalidArgument(
+            f"cannot run as user {user.uid}:{user.gid}: your containers have the ids 0 to 65535"
+        ) from error
 
 
 def account_file(root_fd: int, path: str) -> str:
@@ -271,7 +289,12 @@ async def _mount(
 def _identity_files(
     record: ContainerRecord, owner: Owner, session: SessionPaths, endpoint: Endpoint
 ) -> tuple[SpecMount, ...]:
-    """``/etc/hosts``, ``hostname`` and ``resolv.conf``, each the container's own and its root's to change."""
+    """``/etc/hosts``, ``hostname`` and ``resolv.conf``, each the container's own.
+
+    An administrator's container may change them, as in Docker. A user's may not: they lie in the run directory, where
+    nothing bounds what is written, and the host needs the room.
+    """
+    mode = "ro" if owner.remapped else "rw"
     taken = {mount.target for mount in record.mounts}
     texts = {
         "/etc/hostname": f"{record.hostname}\n",
@@ -290,7 +313,7 @@ def _identity_files(
         path.write_text(text)
         path.chmod(0o644)
         os.chown(path, owner.id_map.uid_outside(0), owner.id_map.gid_outside(0))
-        shown.append(SpecMount(target, str(path), "bind", ("rbind", "rw")))
+        shown.append(SpecMount(target, str(path), "bind", ("rbind", mode)))
     return tuple(shown)
 
 
@@ -346,7 +369,8 @@ def _spec(  # noqa: PLR0913, PLR0917  # everything that was made, put into one v
 ) -> dict[str, object]:
     request = record.request
     confined = owner.remapped or parts.runtime.places or parts.tree.confines_devices
-    process = process_inputs(record, user, devices_confined=confined)
+    wished = process_inputs(record, user, devices_confined=confined)
+    process = evolve(wished, capabilities=parts.within_bounds(wished.capabilities))
     unconfined = request.privileged or "seccomp=unconfined" in request.security_opt
     seccomp = (
         None if unconfined else runtime_seccomp(parts.profile, frozenset(process.capabilities))

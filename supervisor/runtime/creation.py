@@ -173,6 +173,8 @@ def _mount_faults(mounts: Sequence[MountRequest]) -> list[Fault]:
             faults.append(
                 Fault(f"invalid mount path: {mount.target!r}: mount path must be absolute")
             )
+        elif _kernels_own(target):
+            faults.append(Fault(f"invalid mount path: {target}: it is the kernel's own place"))
         elif target == "/":
             faults.append(Fault("invalid specification: destination can't be '/'"))
         elif target in seen:
@@ -185,11 +187,18 @@ def _mount_faults(mounts: Sequence[MountRequest]) -> list[Fault]:
     return faults
 
 
+def _kernels_own(target: str) -> bool:
+    """Where the runtime mounts what the container's safety rests on; places in /dev and /sys/fs are free, as in Docker."""
+    if target.startswith("/sys/fs/"):
+        return False
+    return target in {"/proc", "/sys", "/dev"} or target.startswith(("/proc/", "/sys/"))
+
+
 def _mounts(request: ContainerRequest, execution: Execution) -> tuple[MountRecord, ...]:
     records = {record.target: record for record in map(_mount_record, request.mounts)}
     for path in (*execution.volumes, *request.anonymous_volumes):
         target = posixpath.normpath(posixpath.join("/", path))  # an image may say ../../x
-        if target != "/":
+        if target != "/" and not _kernels_own(target):
             records.setdefault(target, MountRecord(MountKind.VOLUME, target, anonymous=True))
     return tuple(records.values())
 

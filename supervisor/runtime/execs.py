@@ -142,7 +142,7 @@ class Exec:
             cwd=request.working_dir or container.working_dir,
             user=user,
             terminal=terminal,
-            capabilities=spec.ALL_CAPABILITIES
+            capabilities=parts.within_bounds(spec.ALL_CAPABILITIES)
             if request.privileged
             else capabilities_of(container, devices_confined=confined),
             no_new_privileges=any(

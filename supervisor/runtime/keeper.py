@@ -251,10 +251,14 @@ class Keeper:
 
     async def stop(self, grace_seconds: float, signal_number: int) -> bool:
         """The container does not run; False if it did not. After the grace it is killed."""
-        if self.state.status is Status.STARTING:
-            async with self._turn:  # a start that is under way comes first, as with Docker
-                pass
+        await self.started()
         return await self._stop(grace_seconds, signal_number)
+
+    async def started(self) -> None:
+        """A start that is under way comes first, as with Docker: what runs may be heard before it is written down."""
+        if self.state.status is Status.STARTING:
+            async with self._turn:
+                pass
 
     async def _stop(self, grace_seconds: float, signal_number: int) -> bool:
         if not self.alive:

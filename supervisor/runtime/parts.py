@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from attrs import frozen
@@ -29,6 +30,7 @@ class Parts:
     Attributes:
         boot_id: Of this boot, for telling processes apart across reboots.
         profile: The default seccomp profile.
+        bounding: The capabilities the daemon can hand on at all.
     """
 
     config: Config
@@ -44,6 +46,7 @@ class Parts:
     runtime: OciRuntime
     profile: Profile
     boot_id: str
+    bounding: frozenset[str]
 
     @property
     def run_root(self) -> Path:
@@ -54,6 +57,10 @@ class Parts:
     def data_root(self) -> Path:
         """What is kept."""
         return self.config.data_root
+
+    def within_bounds(self, capabilities: Sequence[str]) -> tuple[str, ...]:
+        """Those of ``capabilities`` that the daemon has itself: a runtime that wants more of them fails as a whole."""
+        return tuple(name for name in capabilities if name in self.bounding)
 
     async def user_namespace(self, owner: Owner) -> Path | None:
         """The owner's pinned user namespace, made when it is first wanted; None for who is not remapped."""

@@ -22,6 +22,7 @@ from supervisor.access.requests import ContainerRequest
 from supervisor.config import Config
 from supervisor.database.database import open_database
 from supervisor.events.journal import open_events
+from supervisor.linux import capabilities
 from supervisor.linux.cgroup import detect
 from supervisor.linux.mount_namespace import seen_in_mounts
 from supervisor.linux.mounts import release_mounts
@@ -131,6 +132,7 @@ async def open_parts(
             runtime=runtime,
             profile=seccomp.read_profile(config.runtime.seccomp_profile),
             boot_id=processes.boot_id(),
+            bounding=capabilities.bounding_set(),
         )
 
 

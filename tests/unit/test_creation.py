@@ -56,6 +56,15 @@ def test_an_images_volumes_stay_inside() -> None:
     assert targets == {"/x": True, "/data": True}
 
 
+@pytest.mark.parametrize("target", ["/proc", "/proc/sys", "/sys", "/dev", "/x/../proc/1"])
+def test_the_kernels_own_places_are_not_mounted_over(target: str) -> None:
+    with pytest.raises(InvalidArgument, match="cannot create") as caught:
+        make(ContainerRequest(image="i", mounts=(MountRequest(MountKind.TMPFS, target),)))
+    assert "the kernel's own" in caught.value.text()
+    image = attrs.evolve(IMAGE, volumes=(target,))
+    assert make(ContainerRequest(image="i"), image).mounts == ()
+
+
 def test_all_faults_are_told_at_once() -> None:
     request = ContainerRequest(
         image="i",

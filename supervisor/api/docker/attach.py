@@ -139,6 +139,7 @@ async def exec_create(call: Call) -> Response:
     keeper = found(call)
     request = exec_request(await call.json())
     parse_detach_keys(request.detach_keys)
+    await keeper.started()
     if not keeper.alive:
         raise Conflict(f"Container {keeper.record.id} is not running")
     if keeper.state.status is Status.PAUSED:

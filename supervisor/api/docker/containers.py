@@ -69,6 +69,7 @@ async def kill(call: Call) -> Response:
     """``POST /containers/{id}/kill``."""
     keeper = found(call)
     number = parse_signal(call.query.text("signal") or DEFAULT_KILL_SIGNAL)
+    await keeper.started()
     await keeper.perform(lambda: keeper.kill(number))
     if number == signal.SIGKILL:  # clients remove it next, and dockerd lets them
         with trio.move_on_after(KILL_SECONDS):
@@ -116,6 +117,7 @@ async def resize(call: Call) -> Response:
     """``POST /containers/{id}/resize``."""
     keeper = found(call)
     height, width = size(call)
+    await keeper.started()
     await keeper.perform(lambda: keeper.resize(height, width))
     return empty_response(200)
 

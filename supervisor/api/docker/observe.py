@@ -32,6 +32,7 @@ _NET_DEV_COLUMNS = (
 async def top(call: Call) -> Response:
     """``GET /containers/{id}/top``."""
     keeper = found(call)
+    await keeper.started()
     if not keeper.alive:
         raise Conflict(f"Container {keeper.record.id} is not running")
     shown = view_top.columns(call.query.text("ps_args"))
