@@ -73,6 +73,8 @@ class Snapshots:
     _views: Views
     _trash: Trash
     _known: dict[str, Snapshot] = attrs.field(factory=dict)
+    _down: set[str] = attrs.field(factory=set)
+    """Keys of those that this daemon has unmounted; of the others nobody knows without a look."""
     _locks: defaultdict[str, trio.Lock] = attrs.field(factory=lambda: defaultdict(trio.Lock))
 
     async def open(self) -> None:
@@ -143,7 +145,7 @@ class Snapshots:
         """Unmount it; success means it is not mounted. What was written stays."""
         async with self._locks[key]:
             if key in self._known:
-                await mounts.unmount(self._spawner, self._known[key].rootfs)
+                await self._unmount(self._known[key])
 
     async def commit(self, key: str, *, holder: str = "") -> Layer:
         """Make a layer of what was written, by renaming it; the snapshot is gone afterwards.
@@ -159,7 +161,7 @@ class Snapshots:
         """
         async with self._locks[key]:
             snapshot = self.get(key)
-            await mounts.unmount(self._spawner, snapshot.rootfs)
+            await self._unmount(snapshot)
             upper = self._directory(snapshot) / "upper"
             if snapshot.init_layer:
                 await in_thread(lambda: _clean_init_copies(upper))
@@ -178,7 +180,7 @@ class Snapshots:
         async with self._locks[key]:
             snapshot = self._known.get(key)
             if snapshot is not None:
-                await mounts.unmount(self._spawner, snapshot.rootfs)
+                await self._unmount(snapshot)
                 if snapshot.kept:
                     await self._database.write(lambda connection: _forget(connection, key))
                 await self._dropped(snapshot)
@@ -219,16 +221,24 @@ class Snapshots:
         else:
             await self._layers.hold_busy(snapshot.layers)
 
+    async def _unmount(self, snapshot: Snapshot) -> None:
+        if snapshot.key not in self._down:
+            await mounts.unmount(self._spawner, snapshot.rootfs)
+            self._down.add(snapshot.key)
+
     async def _mount(self, snapshot: Snapshot, owner: Owner) -> None:
+        self._down.discard(snapshot.key)
         view = await self._views.layers(owner)
         writable = await self._views.snapshots(owner) / snapshot.key
         await self._views.gate(owner, "rootfs")
         top = snapshot.layers[-1] if snapshot.layers else INIT_LAYER
         directory = self._directory(snapshot)
-        lowers = await in_thread(lambda: self._visible(snapshot))
-        await in_thread(
-            lambda: _make_directories(directory, snapshot.rootfs, self._layers.path(top))
-        )
+
+        def prepare() -> list[str]:
+            _make_directories(directory, snapshot.rootfs, self._layers.path(top))
+            return self._visible(snapshot)
+
+        lowers = await in_thread(prepare)
         await mounts.overlay(
             self._spawner,
             view,
@@ -254,6 +264,7 @@ class Snapshots:
         with finish_within(CLEAR_SECONDS):  # nobody would know of it any more
             await in_thread(lambda: self._clear(directory, snapshot.rootfs))
         self._known.pop(snapshot.key, None)
+        self._down.discard(snapshot.key)
         if not snapshot.kept:
             self._layers.release_busy(snapshot.layers)
 
