@@ -44,12 +44,18 @@ class AttachRequest:
 
 
 class Attachment:
-    """One client at one session, from the wish until it ends."""
+    """One client at one session, from the wish until it ends.
+
+    Attributes:
+        detached: The client typed the detach keys.
+        left: The client went away while the session went on.
+    """
 
     def __init__(self, request: AttachRequest, *, terminal: bool, stdin_once: bool) -> None:
         self.request = request
         self.terminal = terminal
         self.detached = False
+        self.left = False
         self._stdin_once = stdin_once
         self._watch = DetachWatch(parse_detach_keys(request.detach_keys)) if terminal else None
         self._socket: trio.socket.SocketType | None = None
@@ -100,6 +106,7 @@ class Attachment:
                 try:
                     await stream.send_all(data if self.terminal else frame(number, data))
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    self.left = True
                     return
 
     async def _carry_in(
@@ -109,6 +116,7 @@ class Attachment:
             try:
                 typed = bytes(await stream.receive_some(PACKET_BYTES_MAX // 2))
             except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self.left = True
                 scope.cancel()
                 return
             if not typed:

@@ -89,9 +89,9 @@ def test_detach_and_come_back_twice(docker: Open, daemon: Daemon) -> None:
     for rows in (50, 51):
         with docker("attach", "web", rows=rows, columns=60) as again:
             time.sleep(SETTLE_SECONDS)
-            again.type("echo sum $((40+2)); stty size\n")
-            again.expect("sum 42")
-            again.expect(f"{rows} 60")
+            # The command makes the window a little larger first, so that full-screen programs draw anew.
+            again.type(f"until stty size | grep '{rows} 60'; do sleep 0.05; done; echo $((40+2))\n")
+            again.expect("\n42\r")
             again.type(CTRL_P + CTRL_Q)
             again.expect("read escape sequence")
             again.wait()

@@ -188,7 +188,7 @@ async def _attended(call: Call, made: Exec, attachment: Attachment, *, terminal:
         await attachment.serve(stream)
     if attachment.detached:
         await made.detached()
-    if attachment.detached or left.is_set():
+    if attachment.detached or attachment.left or left.is_set():
         return
     if terminal and not made.ended.is_set():
         made.hang_up()
