@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 
 import attrs
+from typing_extensions import override
 
 
 class ErrorKind(enum.StrEnum):
@@ -38,6 +39,7 @@ class Place:
     line: int
     column: int = 0
 
+    @override
     def __str__(self) -> str:
         if self.column:
             return f"{self.file}:{self.line}:{self.column}"
@@ -60,6 +62,7 @@ class Fault:
     hint: str = ""
     excerpt: str = ""
 
+    @override
     def __str__(self) -> str:
         head = f"{self.place}: {self.message}" if self.place else self.message
         return "\n".join(

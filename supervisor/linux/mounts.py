@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
+import trio
 
 from supervisor.errors import (
     AlreadyExists,
@@ -62,6 +63,9 @@ class GrantedPath:
 
     kind: str
     writable: bool
+
+
+BUSY_PAUSE_SECONDS, BUSY_PAUSE_SECONDS_MAX = 0.005, 0.5
 
 
 @contextmanager
@@ -175,11 +179,23 @@ async def overlay(  # noqa: PLR0913, PLR0917  # one mount has that many parts
 async def unmount(spawner: Spawner, target: Path) -> None:
     """Afterwards nothing is mounted at ``target``; nothing there, or no such path, is success.
 
+    Who looks into it for a moment (an exec being prepared, an errand that was called off) is waited for.
+
     Raises:
-        Conflict: It is in use (an open fd, a working directory, a mount below it).
+        Conflict: It stays in use (an open fd, a working directory, a mount below it).
     """
+    pause = BUSY_PAUSE_SECONDS
     with told_as(f"unmount {target}"):
-        await spawner.call("unmount", {"target": str(target)})
+        while True:
+            try:
+                await spawner.call("unmount", {"target": str(target)})
+            except OSError as failure:
+                if failure.errno != errno.EBUSY or pause > BUSY_PAUSE_SECONDS_MAX:
+                    raise
+            else:
+                return
+            await trio.sleep(pause)
+            pause *= 2
 
 
 async def mounted(spawner: Spawner, below: Path) -> list[Path]:

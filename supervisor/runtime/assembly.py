@@ -14,12 +14,11 @@ from functools import partial
 from pathlib import Path
 
 import orjson
-import trio
 from attrs import evolve, frozen
 
 from supervisor.access.owners import Owner
 from supervisor.access.requests import MountKind
-from supervisor.errors import Conflict, InvalidArgument
+from supervisor.errors import InvalidArgument
 from supervisor.linux import beneath, mounts
 from supervisor.linux.idmap import IdMap
 from supervisor.network.networks import Endpoint
@@ -35,7 +34,6 @@ from supervisor.tasks import each_to_its_end, in_thread, together
 
 ACCOUNT_FILE_BYTES_MAX = 1_048_576
 TMPFS_OPTIONS = ("noexec", "nosuid", "nodev")
-BUSY_PAUSE_SECONDS, BUSY_PAUSE_SECONDS_MAX = 0.005, 0.5
 
 
 Job = Callable[[], Awaitable[None]]
@@ -153,7 +151,7 @@ async def dismantle(parts: Parts, record: ContainerRecord) -> None:
     async def unmount() -> None:
         for number in range(len(record.mounts)):
             await mounts.unmount(parts.spawner, session.directory / "mounts" / str(number))
-        await _unmount_root(parts, record.id)
+        await parts.store.snapshots.unmount(record.id)
 
     async def forget() -> None:
         with mounts.told_as(f"have {parts.runtime.name} forget container {record.name}"):
@@ -161,19 +159,6 @@ async def dismantle(parts: Parts, record: ContainerRecord) -> None:
 
     await each_to_its_end(forget, partial(parts.networks.detach, record.id), unmount)
     await in_thread(lambda: shutil.rmtree(session.directory, ignore_errors=True))
-
-
-async def _unmount_root(parts: Parts, key: str) -> None:
-    """Who prepares an exec holds the root open for a moment: that ends by itself."""
-    pause = BUSY_PAUSE_SECONDS
-    while True:
-        try:
-            return await parts.store.snapshots.unmount(key)
-        except Conflict:
-            if pause > BUSY_PAUSE_SECONDS_MAX:
-                raise
-        await trio.sleep(pause)
-        pause *= 2
 
 
 def container_user(root_fd: int, user: str, owner: Owner) -> ContainerUser:

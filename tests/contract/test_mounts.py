@@ -262,6 +262,6 @@ async def test_cancelled_anywhere_no_child_and_no_fd_is_left(world: World) -> No
         await mounts.unmount(world.spawner, target)
     assert before == (set(os.listdir("/proc/self/fd")), set(os.listdir(f"/proc/{helper}/fd")))
     with trio.fail_after(5):
-        while Path(f"/proc/{helper}/task/{helper}/children").read_text().strip():  # noqa: ASYNC110
+        while Path(f"/proc/{helper}/task/{helper}/children").read_text().strip():
             await trio.sleep(0.01)
     assert target not in await mounts.mounted(world.spawner, world.root)
