@@ -102,7 +102,9 @@ def test_detach_and_come_back_twice(docker: Open, daemon: Daemon) -> None:
         other.wait()
     with docker("attach", "web") as last:
         time.sleep(SETTLE_SECONDS)
-        last.type("\nexit 3\n")
+        last.type(CTRL_C)  # Ctrl-P, not being the detach key, has called back a line
+        last.expect(PROMPT)
+        last.type("exit 3\n")
         assert last.wait() == 3
 
 
