@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -205,7 +205,7 @@ class CgroupsV2:
 
     def oom_kills(self, group: str) -> int:
         """See ``Cgroups``."""
-        return files.table(self.tree.path(group) / "memory.events").get("oom_kill", 0)
+        return killed_for_memory(files.table(self.tree.path(group) / "memory.events"))
 
     def sample(self, group: str) -> CgroupSample:
         """See ``Cgroups``."""
@@ -290,6 +290,15 @@ def missing(trunk: Path) -> tuple[str, ...]:
     ):
         told.append("pressure of groups: the kernel has no PSI (try psi=1 on its command line)")
     return tuple(told)
+
+
+def killed_for_memory(events: Mapping[str, int]) -> int:
+    """How many processes were killed for want of memory, from ``memory.events``.
+
+    Where a group dies whole, the kernel counts the process it chose first twice: alone, and with the group.
+    """
+    killed = events.get("oom_kill", 0)
+    return max(killed - events.get("oom_group_kill", 0), min(killed, 1))
 
 
 def io_totals(text: str) -> dict[str, int]:

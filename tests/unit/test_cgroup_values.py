@@ -56,6 +56,20 @@ def test_io_weights() -> None:
     assert [cgroup_model.bfq_of_weight(weight) for weight in (1, 100, 10_000)] == [1, 100, 1_000]
 
 
+@pytest.mark.parametrize(
+    ("events", "killed"),
+    [
+        ({}, 0),
+        ({"oom": 1, "oom_kill": 1}, 1),
+        ({"oom_kill": 2, "oom_group_kill": 1}, 1),
+        ({"oom_kill": 4, "oom_group_kill": 1}, 3),
+        ({"oom_kill": 1, "oom_group_kill": 1}, 1),
+    ],
+)
+def test_who_dies_first_of_a_group_is_counted_once(events: dict[str, int], killed: int) -> None:
+    assert cgroup_v2.killed_for_memory(events) == killed
+
+
 def test_io_figures_are_summed_over_devices() -> None:
     text = "8:0 rbytes=10 wbytes=1 rios=2 wios=3 dbytes=0 dios=0\n8:16 rbytes=5 wbytes=0 rios=1 wios=0\n"
     totals = cgroup_v2.io_totals(text)
