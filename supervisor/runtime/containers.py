@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 
 import attrs
 import trio
@@ -33,7 +34,7 @@ from supervisor.runtime.parts import Parts
 from supervisor.runtime.records import ContainerRecord, ContainerState, MountRecord
 from supervisor.runtime.status import VISIBLE, Cause, advance
 from supervisor.store.images import User
-from supervisor.tasks import finish_within
+from supervisor.tasks import finish_within, in_thread
 
 ID_CHARACTERS = 64
 PREFIX_CHARACTERS = frozenset("0123456789abcdef")
@@ -188,7 +189,21 @@ class Containers:
         return attrs.evolve(record, mounts=tuple(settled))
 
     async def _look_at(self, owner: Owner, mount: MountRecord) -> None:
-        """Refuse early what the caller cannot even read; what is granted is decided anew at every start."""
+        """Refuse early what the caller cannot even read; what is granted is decided anew at every start.
+
+        An administrator may also bind what cannot be opened for reading, such as a socket: for them only being there counts.
+        """
+        if owner.remapped:
+            there = await self._readable(owner, mount)
+        else:
+            there = await in_thread(Path(mount.source).exists)
+        if not there and not mount.create_source:  # else made, as the caller, when it is granted
+            raise InvalidArgument(
+                'invalid mount config for type "bind": bind source path does not exist: '
+                f"{mount.source}"
+            )
+
+    async def _readable(self, owner: Owner, mount: MountRecord) -> bool:
         try:
             async with self.parts.audit.granting(
                 owner.uid, mount.source, read_only=mount.read_only
@@ -196,14 +211,10 @@ class Containers:
                 fd = await mounts.open_as(
                     self.parts.spawner, mount.source, owner.credentials, os.O_RDONLY
                 )
-        except NotFound as error:
-            if mount.create_source:
-                return  # made, with the caller's credentials, when it is granted
-            raise InvalidArgument(
-                'invalid mount config for type "bind": bind source path does not exist: '
-                f"{mount.source}"
-            ) from error
+        except NotFound:
+            return False
         os.close(fd)
+        return True
 
     async def _made(self, keeper: Keeper) -> None:
         state = _created(keeper.state)
