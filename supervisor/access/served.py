@@ -15,6 +15,7 @@ from supervisor.access.policy import TOLD_MAX, Action, Request, default_of, part
 from supervisor.access.requests import (
     BuildRequest,
     ContainerRequest,
+    HealthRequest,
     MountRequest,
     Resources,
     RestartRequest,
@@ -41,6 +42,11 @@ def _always(_: object) -> bool:
     return True
 
 
+def _no_probe(value: object) -> bool:
+    """``--no-healthcheck`` is what happens anyway."""
+    return isinstance(value, HealthRequest) and value.test == ("NONE",)
+
+
 _NO_MODULES = ("apparmor=unconfined", "label=disable")
 """What is so anyway: no security module confines a container here."""
 
@@ -61,6 +67,7 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
             _all_of("no-new-privileges", "seccomp=unconfined", *_NO_MODULES),
             "only no-new-privileges and seccomp=unconfined are",
         ),
+        "health": (_no_probe, "probes are kept with an image and not run; look with `docker exec`"),
         "init": (_never, "let the program itself reap its children"),
         "publish_all": (_never, "name each port with -p"),
         "group_add": (_never, "supplementary groups of the owner are kept by themselves"),
