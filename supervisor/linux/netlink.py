@@ -227,6 +227,10 @@ def delete(name: str) -> Request:
     return _request(f"delete link {name}", _DELLINK, 0, message, errno.ENODEV)
 
 
+BUSY_TRIES_MAX = 64
+"""How often a list is asked for while one that nobody reads any more comes to its end."""
+
+
 class Netlink:
     """One route socket, in the network namespace it was made in.
 
@@ -306,19 +310,31 @@ class Netlink:
         return [network for network in map(_route, answers) if network is not None]
 
     async def _dump(self, request: Request, wanted: int) -> list[bytes]:
+        """All answers to one request.
+
+        A list whose reader was cancelled is still on its way, and the kernel starts no other before its end: every
+        message that is read, the refusal itself too, brings that nearer.
+        """
         async with self._lock:
-            first = await self._send([request], 0)
-            answers: list[bytes] = []
-            while True:
-                _, kind, flags, payload = await self._answer(
-                    first, {_NLMSG_ERROR, _NLMSG_DONE, wanted}
-                )
-                if kind == _NLMSG_DONE:
-                    return answers
-                if kind == wanted:
-                    answers.append(payload)
-                elif (refused := _refusal(request, flags, payload)) is not None:
-                    raise refused
+            for _ in range(BUSY_TRIES_MAX - 1):
+                try:
+                    return await self._dump_once(request, wanted)
+                except NetlinkRefused as refused:
+                    if refused.errno != errno.EBUSY:
+                        raise
+            return await self._dump_once(request, wanted)
+
+    async def _dump_once(self, request: Request, wanted: int) -> list[bytes]:
+        first = await self._send([request], 0)
+        answers: list[bytes] = []
+        while True:
+            _, kind, flags, payload = await self._answer(first, {_NLMSG_ERROR, _NLMSG_DONE, wanted})
+            if kind == _NLMSG_DONE:
+                return answers
+            if kind == wanted:
+                answers.append(payload)
+            elif (refused := _refusal(request, flags, payload)) is not None:
+                raise refused
 
     async def _send(self, requests: Sequence[Request], flags: int) -> int:
         """Send the requests at once; the sequence number of the first."""

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
+import trio
 
 from supervisor.linux import netlink
 from supervisor.linux.netlink import Netlink, NetlinkRefused
@@ -129,3 +130,20 @@ async def test_the_refused_request_is_named_and_the_others_are_done(pair: Pair) 
 
 async def test_what_is_not_there_is_none(pair: Pair) -> None:
     assert await pair.host.index("nowhere") is None
+
+
+async def test_a_list_nobody_read_to_its_end_does_not_block_the_next() -> None:
+    links = Netlink()
+    try:
+        for checkpoints in range(1, 12):
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(links.routes)
+                    for _ in range(checkpoints):
+                        await trio.lowlevel.checkpoint()
+                    scope.cancel()
+            with trio.fail_after(5):
+                assert any(link.name == "lo" for link in await links.links())
+                await links.routes()
+    finally:
+        links.close()
