@@ -255,7 +255,8 @@ async def _mount(
             if mount.copy_up:
                 await parts.store.volumes.fill(owner, mount.source, rootfs, mount.target)
             source = await parts.store.volumes.path_in_mounts(owner, mount.source)
-            return SpecMount(mount.target, str(source), "bind", ("rbind", mode))
+            # As the view is: see own_file.
+            return SpecMount(mount.target, str(source), "bind", ("rbind", mode, "nodev"))
         case MountKind.BIND:
             async with parts.audit.granting(owner.uid, mount.source, read_only=mount.read_only):
                 await mounts.grant_path(
@@ -279,7 +280,6 @@ def _identity_files(
     An administrator's container may change them, as in Docker. A user's may not: they lie in the run directory, where
     nothing bounds what is written, and the host needs the room.
     """
-    mode = "ro" if owner.remapped else "rw"
     taken = {mount.target for mount in record.mounts}
     texts = {
         "/etc/hostname": f"{record.hostname}\n",
@@ -298,7 +298,7 @@ def _identity_files(
         path.write_text(text)
         path.chmod(0o644)
         os.chown(path, owner.id_map.uid_outside(0), owner.id_map.gid_outside(0))
-        shown.append(SpecMount(target, str(path), "bind", ("rbind", mode)))
+        shown.append(spec.own_file(target, str(path), read_only=owner.remapped))
     return tuple(shown)
 
 

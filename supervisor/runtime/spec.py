@@ -97,6 +97,16 @@ class SpecMount:
     options: tuple[str, ...] = ("rbind", "rw")
 
 
+def own_file(target: str, source: str, *, read_only: bool, executable: bool = False) -> SpecMount:
+    """A bind of a file that lies in the run directory.
+
+    It says the flags that /run has where systemd mounts it. In a user namespace they are locked, and runc takes off
+    what is not said when it makes a bind read-only, which the kernel refuses.
+    """
+    flags = ("nosuid", "nodev") if executable else ("nosuid", "nodev", "noexec")
+    return SpecMount(target, source, "bind", ("rbind", "ro" if read_only else "rw", *flags))
+
+
 @frozen
 class ProcessInputs:
     """One process: the container's first, or an exec.

@@ -20,6 +20,7 @@ from supervisor.runtime.spec import (
     build_spec,
     default_environment,
     merge_environment,
+    own_file,
 )
 
 REMAPPED = IdMap((IdRange(0, 1000, 1), IdRange(1, 100001, 65535)), (IdRange(0, 1000, 1),))
@@ -55,6 +56,13 @@ def test_beside_the_hosts_network_sysfs_is_bound_where_it_cannot_be_mounted() ->
     assert isinstance(mounts, list)
     sys = next(mount for mount in mounts if mount["destination"] == "/sys")
     assert (sys["type"], sys["source"]) == ("bind", "/sys")
+
+
+def test_a_file_of_the_run_directory_keeps_the_flags_of_run() -> None:
+    hosts = own_file("/etc/hosts", "/run/x/hosts", read_only=True)
+    assert set(hosts.options) == {"rbind", "ro", "nosuid", "nodev", "noexec"}
+    script = own_file("/dev/pipes/EOF", "/run/x/script", read_only=False, executable=True)
+    assert set(script.options) == {"rbind", "rw", "nosuid", "nodev"}
 
 
 def test_ones_own_mount_takes_the_place_of_a_standard_one() -> None:
