@@ -29,7 +29,7 @@ from supervisor.monitor.samples import Who
 from supervisor.network.networks import Endpoint
 from supervisor.runtime import files
 from supervisor.runtime.assembly import container_user, make_working_directory
-from supervisor.runtime.cgroup_tree import BUILD_WEIGHT, build_group, limits_of
+from supervisor.runtime.cgroup_tree import BUILD_WEIGHT, build_group, limits_of, monitors_group
 from supervisor.runtime.oci_runtime import ENVIRONMENT
 from supervisor.runtime.parts import Parts, own_directory
 from supervisor.runtime.passwd import ContainerUser
@@ -42,6 +42,7 @@ from supervisor.runtime.spec import (
     SpecMount,
     build_spec,
     default_environment,
+    own_file,
 )
 from supervisor.tasks import finish_within, in_thread
 
@@ -108,7 +109,7 @@ async def run(parts: Parts, work: RunWork, flight: Flight) -> str:
             await _write_bundle(parts, work, place)
             flight.group, flight.who = place.group, Who(work.owner.uid, "", what)
             flight.log.begin()
-            code = await _command(parts, place, flight)
+            code = await _command(parts, work.owner.uid, place, flight)
             flight.who = None
             oom = bool(await parts.tree.oom_kills(place.group)) if code else False
         # What still ran is dead now, and the snapshot is still there.
@@ -236,8 +237,7 @@ def _file(  # a file has that many parts
     path.chmod(mode)
     os.chown(path, work.owner.id_map.uid_outside(0), work.owner.id_map.gid_outside(0))
     # Read-only for users: they lie in the run directory, where nothing bounds what is written.
-    access = "ro" if work.owner.remapped else "rw"
-    return SpecMount(target, str(path), "bind", ("rbind", access))
+    return own_file(target, str(path), read_only=work.owner.remapped, executable=bool(mode & 0o100))
 
 
 def _spec(
@@ -274,13 +274,17 @@ def _spec(
     )
 
 
-async def _command(parts: Parts, place: _Place, flight: Flight) -> int:
+async def _command(parts: Parts, owner: int, place: _Place, flight: Flight) -> int:
     """Run the command to its end; its exit code."""
-    entries = await in_thread(lambda: parts.tree.cgroups.entry_fds(place.group))
+    alone = parts.runtime.stays_out(parts.tree.cgroups)
+    group = monitors_group(owner) if alone else place.group
+    # Else it would remove the group, and with it what the kernel counted there.
+    keep = ("--keep",) if alone else ()
+    entries = await in_thread(lambda: parts.tree.cgroups.entry_fds(group))
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     try:
         command = Command(
-            parts.runtime.command("run", "--bundle", str(place.bundle), place.step_id),
+            parts.runtime.command("run", *keep, "--bundle", str(place.bundle), place.step_id),
             env=ENVIRONMENT,
             stdout=write_end,
             stderr=write_end,

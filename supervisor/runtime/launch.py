@@ -32,11 +32,13 @@ async def launch(
         Internal: The runtime or conmon could not; its own words.
         BakehouseError: See :func:`assemble`.
     """
+    alone = parts.runtime.stays_out(parts.tree.cgroups)
+    group = container_group(record.owner, record.id)
     inputs = SessionInputs(
         paths=session_paths(parts.run_root, record),
         log=log if record.request.log.driver != "none" else None,
         log_bytes_max=parts.config.runtime.log_bytes_max * LOG_CUT_FACTOR,
-        entry_paths=parts.tree.entry_paths(container_group(record.owner, record.id)),
+        entry_paths=[] if alone else parts.tree.entry_paths(group),
         monitor_paths=parts.tree.entry_paths(monitors_group(record.owner)),
         terminal=record.request.tty,
         open_stdin=record.request.open_stdin,

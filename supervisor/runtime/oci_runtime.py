@@ -52,6 +52,13 @@ class OciRuntime:
         manager = () if self.places else ("--cgroup-manager=disabled",)
         return (*manager, "--root", str(self.root))
 
+    def stays_out(self, cgroups: Cgroups) -> bool:
+        """Whether it must not be in the group of a container it makes: runc takes only an empty one (from 1.2 on).
+
+        Beside v1 hierarchies we enter it all the same: it does not know their v2 tree, and has to take the container along.
+        """
+        return self.places and cgroups.kind == "v2"
+
     def command(self, *words: str) -> tuple[str, ...]:
         """The whole command line of a verb."""
         return (self.path, *self.arguments, *words)
@@ -153,7 +160,8 @@ async def _try(runtime: OciRuntime, spawner: Spawner, cgroups: Cgroups, run_root
     group = f"trial/{runtime.name}"
     await in_thread(lambda: _write_trial(bundle, runtime, cgroups.runtime_path(group)))
     await in_thread(lambda: cgroups.create(group))
-    entries = await in_thread(lambda: cgroups.entry_fds(group))
+    alone = runtime.stays_out(cgroups)
+    entries = [] if alone else await in_thread(lambda: cgroups.entry_fds(group))
     try:
         with trio.fail_after(TRIAL_SECONDS):
             done = await spawner.run(
