@@ -68,6 +68,7 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
             "only no-new-privileges and seccomp=unconfined are",
         ),
         "health": (_no_probe, "probes are kept with an image and not run; look with `docker exec`"),
+        "devices": (_never, "bind what a device serves, such as its socket, instead"),
         "init": (_never, "let the program itself reap its children"),
         "publish_all": (_never, "name each port with -p"),
         "group_add": (_never, "supplementary groups of the owner are kept by themselves"),

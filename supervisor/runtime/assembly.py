@@ -30,8 +30,9 @@ from supervisor.runtime.passwd import ContainerUser, resolve_user
 from supervisor.runtime.records import ContainerRecord, MountRecord
 from supervisor.runtime.seccomp import runtime_seccomp
 from supervisor.runtime.spec import ProcessInputs, SpecInputs, SpecMount
-from supervisor.tasks import each_to_its_end, in_thread, together
+from supervisor.tasks import each_to_its_end, finish_within, in_thread, together
 
+FORGET_SECONDS = 10.0
 ACCOUNT_FILE_BYTES_MAX = 1_048_576
 TMPFS_OPTIONS = ("noexec", "nosuid", "nodev")
 
@@ -139,6 +140,23 @@ def _settle_in(root_fd: int, record: ContainerRecord, owner: Owner) -> Container
 async def dismantle(parts: Parts, record: ContainerRecord) -> None:
     """Nothing of the container's surroundings is left: no process, mount, link, cgroup or session directory.
 
+    Raises:
+        BakehouseError: See :func:`take_down`.
+    """
+    await take_down(parts, record)
+    await forget_session(parts, record)
+
+
+async def forget_session(parts: Parts, record: ContainerRecord) -> None:
+    """The session directory is gone; not before what it tells of the run's end is written down."""
+    session = session_paths(parts.run_root, record)
+    with finish_within(FORGET_SECONDS):
+        await in_thread(lambda: shutil.rmtree(session.directory, ignore_errors=True))
+
+
+async def take_down(parts: Parts, record: ContainerRecord) -> None:
+    """Of the container's surroundings only the session directory is left.
+
     What can be taken down is, also when something else cannot.
 
     Raises:
@@ -158,7 +176,6 @@ async def dismantle(parts: Parts, record: ContainerRecord) -> None:
             await parts.runtime.forget(parts.spawner, record.id)
 
     await each_to_its_end(forget, partial(parts.networks.detach, record.id), unmount)
-    await in_thread(lambda: shutil.rmtree(session.directory, ignore_errors=True))
 
 
 def container_user(root_fd: int, user: str, owner: Owner) -> ContainerUser:

@@ -10,7 +10,6 @@ that ends is passed on when the container wants only one input (``StdinOnce``).
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -20,9 +19,8 @@ import attrs
 import trio
 
 from supervisor.errors import Unavailable
+from supervisor.runtime.lines import PACKET_BYTES_MAX, Lines
 from supervisor.runtime.stdio import STDOUT, DetachWatch, frame, parse_detach_keys, split_packet
-
-PACKET_BYTES_MAX = 65_536
 
 
 @attrs.frozen
@@ -51,8 +49,11 @@ class Attachment:
         left: The client went away while the session went on.
     """
 
-    def __init__(self, request: AttachRequest, *, terminal: bool, stdin_once: bool) -> None:
+    def __init__(
+        self, request: AttachRequest, lines: Lines, *, terminal: bool, stdin_once: bool
+    ) -> None:
         self.request = request
+        self._lines = lines
         self.terminal = terminal
         self.detached = False
         self.left = False
@@ -68,9 +69,9 @@ class Attachment:
         Raises:
             Unavailable: The session has ended.
         """
-        connection = await connect_socket(attach_socket)
+        connection = await self._lines.take(attach_socket)
         if self._closed:  # the client left meanwhile
-            connection.close()
+            self._lines.give_back(connection)
             return
         self._socket = connection
         self._settled.set()
@@ -85,18 +86,23 @@ class Attachment:
         connection = self._socket
         if connection is None:
             return
-        with connection:
+        try:
             async with trio.open_nursery() as nursery:
                 if self.request.stdin:
                     nursery.start_soon(self._carry_in, stream, connection, nursery.cancel_scope)
                 await self._carry_out(stream, connection)
                 nursery.cancel_scope.cancel()
+        finally:
+            self.close()
 
     def close(self) -> None:
-        """Let go of the session; nothing else ends by it."""
+        """Let go of the session; it goes on."""
         self._closed = True
         if self._socket is not None:
-            self._socket.close()
+            if self.request.stdin and self._stdin_once and not self.detached:
+                end_input(self._socket)  # it had one input, and that is over
+            self._lines.give_back(self._socket)
+            self._socket = None
 
     async def _carry_out(self, stream: trio.abc.Stream, connection: trio.socket.SocketType) -> None:
         async with aclosing(packets(connection)) as told:
@@ -169,31 +175,6 @@ class WaitingAttachments:
         for attachment in self._waiting:
             attachment.give_up()
         self._waiting.clear()
-
-
-async def connect_socket(attach_socket: Path) -> trio.socket.SocketType:
-    """A connection to a session's stdio.
-
-    Raises:
-        Unavailable: Nobody is there any more.
-    """
-    connection = trio.socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        # A short way to a long path: sun_path holds 108 bytes, unix(7).
-        directory = os.open(attach_socket.parent, os.O_PATH | os.O_CLOEXEC)
-        try:
-            await connection.connect(f"/proc/self/fd/{directory}/{attach_socket.name}")
-        finally:
-            os.close(directory)
-    except OSError as error:
-        connection.close()
-        raise Unavailable(
-            f"cannot attach: {error.strerror}", hint="it may have ended just now"
-        ) from error
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 async def packets(connection: trio.socket.SocketType) -> AsyncGenerator[tuple[int, bytes], None]:

@@ -71,6 +71,14 @@ def read_ending(paths: SessionPaths) -> Ending | None:
     return Ending(int(text), time_ns) if text.isascii() and text.isdigit() else None
 
 
+def note_oom(paths: SessionPaths, killed: int) -> bool:
+    """Whether the kernel ended a process for want of memory, kept beside the exit code: its cgroup goes before it is told."""
+    note = paths.exit_file.with_name("oom")
+    if killed and paths.exit_file.parent.is_dir():
+        note.touch()
+    return bool(killed) or note.exists()
+
+
 async def await_ending(paths: SessionPaths) -> Ending:
     """The ending of a session whose process is gone: conmon writes it within moments, unless it is gone too."""
     ended_ns = now_ns()

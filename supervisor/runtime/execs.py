@@ -30,6 +30,7 @@ from supervisor.runtime.conmon import SessionInputs, SessionPaths, control, open
 from supervisor.runtime.endings import await_ending, monitored, read_ending
 from supervisor.runtime.keeper import RESIZE, Keeper
 from supervisor.runtime.ledger import Ledger
+from supervisor.runtime.lines import Lines
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.processes import identify, open_process, send_signal, wait_end
 from supervisor.runtime.records import ExecRecord, ProcessIdentity
@@ -49,6 +50,7 @@ class Exec:
         self.keeper = keeper
         self.record = record
         self.ended = trio.Event()
+        self._lines = Lines(lambda: keeper.nursery)
         self._parts = parts
         self._ledger = ledger
         directory = session_paths(parts.run_root, keeper.record).directory / "execs" / record.id
@@ -64,6 +66,17 @@ class Exec:
     async def create(self) -> None:
         """It is written down, and told."""
         await self._write(ExecCreate(exec_id=self.record.id, command=self.command_line))
+
+    def attachment(self, *, terminal: bool) -> Attachment:
+        """A client's place at its stdio, before it is started."""
+        request = self.record.request
+        wish = AttachRequest(
+            stdin=request.attach_stdin,
+            stdout=request.attach_stdout,
+            stderr=request.attach_stderr,
+            detach_keys=request.detach_keys,
+        )
+        return Attachment(wish, self._lines, terminal=terminal, stdin_once=True)
 
     async def start(self, attachment: Attachment | None, *, terminal: bool) -> None:
         """It runs, with the client at its stdio where there is one. A caller who goes away takes nothing with them.
@@ -217,17 +230,6 @@ def new_exec(container_id: str, owner: int, request: ExecRequest) -> ExecRecord:
     if not request.command:
         raise InvalidArgument("No exec command specified")
     return ExecRecord(secrets.token_hex(32), container_id, owner, request, now_ns())
-
-
-def exec_attachment(request: ExecRequest, *, terminal: bool) -> Attachment:
-    """A client's place at an exec's stdio, before it is started."""
-    wish = AttachRequest(
-        stdin=request.attach_stdin,
-        stdout=request.attach_stdout,
-        stderr=request.attach_stderr,
-        detach_keys=request.detach_keys,
-    )
-    return Attachment(wish, terminal=terminal, stdin_once=True)
 
 
 def recorded_process(paths: SessionPaths, boot: str) -> ProcessIdentity | None:

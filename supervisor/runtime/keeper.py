@@ -43,15 +43,16 @@ from supervisor.access.requests import MountKind
 from supervisor.clock import now_ns
 from supervisor.errors import BakehouseError, Conflict, Internal, NotFound
 from supervisor.network.networks import Endpoint
-from supervisor.runtime.assembly import dismantle, log_path, session_paths
+from supervisor.runtime.assembly import dismantle, forget_session, log_path, session_paths
 from supervisor.runtime.attach import Attachment, AttachRequest, WaitingAttachments
 from supervisor.runtime.cgroup_tree import container_group
 from supervisor.runtime.changes import Changes
 from supervisor.runtime.complaints import reworded, start_failure
 from supervisor.runtime.conmon import control
-from supervisor.runtime.endings import Ending, Ends, Exit, await_ending
+from supervisor.runtime.endings import Ending, Ends, Exit, await_ending, note_oom
 from supervisor.runtime.launch import launch, take_apart
 from supervisor.runtime.ledger import Ledger
+from supervisor.runtime.lines import Lines
 from supervisor.runtime.logs import rotate
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.processes import open_process, send_signal, wait_end
@@ -104,6 +105,7 @@ class Keeper:
         self._pidfd: int | None = None
         self._ends = Ends()
         self._waiting = WaitingAttachments()
+        self._lines = Lines(lambda: self.nursery)
         self._attach_socket = session_paths(parts.run_root, record).attach_socket
         self.log = log_path(parts.data_root, record)
         self.group = container_group(record.owner, record.id)
@@ -188,6 +190,7 @@ class Keeper:
     async def undo_start(self, reason: str, code: int = NOT_STARTED_CODE) -> None:
         """A start that was cut off is undone, whatever it had come to."""
         await self._take_apart(lost=True)
+        await forget_session(self.parts, self.record)
         with finish_within(CLEANUP_SECONDS):
             await self._advance(Cause.START_FAIL, error=reason, process=None, exit_code=code)
         self._run_is_over(ran=False)
@@ -216,7 +219,9 @@ class Keeper:
     async def end(self, ending: Ending, before: Sequence[EventData] = ()) -> None:
         """A run is over: leave nothing of it, and tell its end. ``before`` are events that were not told yet."""
         self._ending = True
-        oom = await self.parts.tree.oom_kills(self.group) > 0
+        session = session_paths(self.parts.run_root, self.record)
+        killed = await self.parts.tree.oom_kills(self.group)
+        oom = await in_thread(lambda: note_oom(session, killed))
         await self._take_apart(lost=bool(ending.reason))
         told = [*before, *([ContainerOom()] if oom else [])]
         reason = ending.reason or ("out of memory" if oom else "")
@@ -233,6 +238,7 @@ class Keeper:
             )
         if scope.cancelled_caught:
             raise Internal(f"cannot write down the end of container {self.record.name}: no answer")
+        await forget_session(self.parts, self.record)
         self._run_is_over(ran=True)
 
     async def _take_apart(self, *, lost: bool) -> None:
@@ -414,6 +420,7 @@ class Keeper:
         """
         attachment = Attachment(
             request,
+            self._lines,
             terminal=self.record.request.tty,
             stdin_once=self.record.request.stdin_once and not self.record.request.tty,
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from supervisor.errors import BakehouseError, Internal
-from supervisor.runtime.assembly import Surroundings, assemble, dismantle, session_paths
+from supervisor.runtime.assembly import Surroundings, assemble, session_paths, take_down
 from supervisor.runtime.cgroup_tree import container_group, monitors_group
 from supervisor.runtime.conmon import Session, SessionInputs, end_monitors, open_session
 from supervisor.runtime.parts import Parts
@@ -72,7 +72,7 @@ async def take_apart(
     *,
     lost: bool,
 ) -> str:
-    """Leave nothing of a run, within so many seconds and also when cancelled; why that failed, if it did.
+    """Leave only a run's session directory, within so many seconds and also when cancelled; why that failed, if it did.
 
     Its ``execs`` are killed with it; their ends are told before what tells of them is removed. With ``lost`` its monitor
     is not believed to end by itself.
@@ -86,7 +86,7 @@ async def take_apart(
             with trio.move_on_after(EXECS_END_SECONDS):
                 for ended in execs:
                     await ended.wait()
-            await dismantle(parts, record)
+            await take_down(parts, record)
             why = ""
         except BakehouseError as error:
             why = error.message

@@ -19,7 +19,6 @@ from supervisor.errors import NotFound
 from supervisor.runtime.assembly import dismantle
 from supervisor.runtime.attach import AttachRequest
 from supervisor.runtime.conmon import end_monitors
-from supervisor.runtime.execs import exec_attachment
 from supervisor.runtime.keeper import Keeper
 from supervisor.runtime.launch import launch
 from supervisor.runtime.logs import LogQuery
@@ -134,7 +133,7 @@ async def test_an_exec_goes_on_when_its_caller_leaves(root: Path) -> None:
                 ADA_IDENTITY, keeper, request_of("sh", "-c", "echo x; exit 4")
             )
             near, _ = trio.testing.memory_stream_pair()
-            attachment = exec_attachment(one.record.request, terminal=False)
+            attachment = one.attachment(terminal=False)
             try:
                 await one.start(attachment, terminal=False)
                 await attachment.serve(near)
@@ -161,6 +160,7 @@ async def test_a_client_at_a_containers_stdio(root: Path) -> None:
     async with engine_in(root) as made:
         keeper = await made.run("sh", "-c", "while read line; do echo $line; done", open_stdin=True)
         ground = made.ground
+        keeper.leave(await keeper.attachment(AttachRequest()))  # one line rests from now on
         await ground.remember()
 
         async def operation() -> None:

@@ -22,8 +22,9 @@ from supervisor.runtime.assembly import session_paths
 from supervisor.runtime.attach import Attachment, AttachRequest
 from supervisor.runtime.conmon import SessionPaths
 from supervisor.runtime.endings import Exit, read_ending
-from supervisor.runtime.execs import Exec, exec_attachment
+from supervisor.runtime.execs import Exec
 from supervisor.runtime.keeper import Keeper
+from supervisor.runtime.lines import Lines
 from supervisor.runtime.processes import identify
 from supervisor.runtime.status import Status
 from tests.support.cancelling import Ground
@@ -109,11 +110,15 @@ async def test_a_working_directory_that_is_a_file_is_refused(root: Path) -> None
             await keeper.perform(keeper.start)
 
 
+def nowhere() -> trio.Nursery:
+    raise RuntimeError
+
+
 class Saboteur(Attachment):
     """A client at whose coming, between create and start, something happens."""
 
     def __init__(self, deed: Callable[[], object]) -> None:
-        super().__init__(AttachRequest(), terminal=False, stdin_once=False)
+        super().__init__(AttachRequest(), Lines(nowhere), terminal=False, stdin_once=False)
         self._deed = deed
 
     @override
@@ -369,7 +374,7 @@ async def test_a_client_who_leaves_an_exec_that_starts(root: Path) -> None:
     async with engine(root) as made:
         keeper = await made.run("sleep", "60")
         one = await exec_of(made, keeper, "sh", "-c", "exit 3")
-        attachment = exec_attachment(one.record.request, terminal=False)
+        attachment = one.attachment(terminal=False)
         with trio.move_on_after(0.02):
             await one.start(attachment, terminal=False)
         attachment.close()

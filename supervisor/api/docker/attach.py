@@ -23,7 +23,7 @@ from supervisor.api.streams import closed_after, while_client_stays
 from supervisor.clock import rfc3339
 from supervisor.errors import BakehouseError, Conflict, InvalidArgument
 from supervisor.runtime.attach import Attachment, AttachRequest
-from supervisor.runtime.execs import Exec, exec_attachment
+from supervisor.runtime.execs import Exec
 from supervisor.runtime.logs import LogEntry, LogQuery
 from supervisor.runtime.status import Status
 from supervisor.runtime.stdio import STDERR, frame, parse_detach_keys
@@ -165,7 +165,7 @@ async def exec_start(call: Call) -> Response | None:
     if detach or not (request.attach_stdin or request.attach_stdout or request.attach_stderr):
         await made.start(None, terminal=terminal)
         return empty_response(200)
-    attachment = exec_attachment(request, terminal=terminal)
+    attachment = made.attachment(terminal=terminal)
     try:
         await _attended(call, made, attachment, terminal=terminal)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
