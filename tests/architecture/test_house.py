@@ -56,8 +56,10 @@ IMPURE = {
     "trio",
 }
 
-MACHINE = re.compile(r"/work/(main|shared)|/opt/(pypi|wheels)|/root/\.pyenv")
-"""Paths of one developer's machine."""
+# A checkout right below / may well be called as a directory of an example is.
+CHECKOUT = rf"{re.escape(str(ROOT))}\b|" if len(ROOT.parts) > 2 else ""
+MACHINE = re.compile(rf"{CHECKOUT}/root/\.|/home/(?!app)\w+/\.")
+"""Paths of one developer's machine: where the checkout lies, and what is in somebody's home."""
 
 BLIND_WITH_REASON = re.compile(r"# noqa: BLE001 +# \w")
 

@@ -89,7 +89,7 @@ LABEL a=b
 EXPOSE 80 53/udp
 VOLUME /data
 USER www
-WORKDIR /work/deep
+WORKDIR /srv/deep
 HEALTHCHECK --interval=5s CMD true
 STOPSIGNAL SIGQUIT
 SHELL ["/bin/sh", "-ec"]
@@ -105,7 +105,7 @@ CMD hello
     assert set(config["Volumes"]) == {"/data"}
     assert (config["User"], config["WorkingDir"], config["StopSignal"]) == (
         "www",
-        "/work/deep",
+        "/srv/deep",
         "SIGQUIT",
     )
     assert config["Healthcheck"]["Test"] == ["CMD-SHELL", "true"]
