@@ -6,7 +6,7 @@ Rules: no function takes a timeout (callers use ``trio.fail_after``); the only s
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -41,20 +41,7 @@ async def together(*jobs: Callable[[], Awaitable[None]]) -> None:
     Raises:
         BakehouseError: What the first job that failed raised.
     """
-    failures: list[BakehouseError] = []
-
-    async def do(job: Callable[[], Awaitable[None]]) -> None:
-        try:
-            await job()
-        except BakehouseError as error:
-            failures.append(error)
-            nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        for job in jobs:
-            nursery.start_soon(do, job)
-    if failures:
-        raise failures[0]
+    await _at_once(jobs, all_to_their_end=False)
 
 
 async def each_to_its_end(*jobs: Callable[[], Awaitable[None]]) -> None:
@@ -63,6 +50,12 @@ async def each_to_its_end(*jobs: Callable[[], Awaitable[None]]) -> None:
     Raises:
         BakehouseError: What the first job that failed raised.
     """
+    await _at_once(jobs, all_to_their_end=True)
+
+
+async def _at_once(
+    jobs: Sequence[Callable[[], Awaitable[None]]], *, all_to_their_end: bool
+) -> None:
     failures: list[BakehouseError] = []
 
     async def do(job: Callable[[], Awaitable[None]]) -> None:
@@ -70,6 +63,8 @@ async def each_to_its_end(*jobs: Callable[[], Awaitable[None]]) -> None:
             await job()
         except BakehouseError as error:
             failures.append(error)
+            if not all_to_their_end:
+                nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
         for job in jobs:

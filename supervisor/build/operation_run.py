@@ -244,7 +244,7 @@ def _spec(
     parts: Parts, work: RunWork, place: _Place, user: ContainerUser, shown: tuple[SpecMount, ...]
 ) -> dict[str, object]:
     op, owner = work.op, work.owner
-    confined = owner.remapped or parts.runtime.places or parts.tree.confines_devices
+    confined = parts.confines_devices(owner)
     wished = [each for each in DEFAULT_CAPABILITIES if confined or each != "CAP_MKNOD"]
     capabilities = parts.within_bounds(wished)
     hostname = place.step_id[:HOSTNAME_CHARACTERS]

@@ -370,7 +370,7 @@ def _spec(  # noqa: PLR0913, PLR0917  # everything that was made, put into one v
     group: str,
 ) -> dict[str, object]:
     request = record.request
-    confined = owner.remapped or parts.runtime.places or parts.tree.confines_devices
+    confined = parts.confines_devices(owner)
     wished = process_inputs(record, user, devices_confined=confined)
     process = evolve(wished, capabilities=parts.within_bounds(wished.capabilities))
     unconfined = request.privileged or "seccomp=unconfined" in request.security_opt

@@ -147,7 +147,7 @@ class Exec:
             )
         finally:
             os.close(root_fd)
-        confined = owner.remapped or parts.runtime.places or parts.tree.confines_devices
+        confined = parts.confines_devices(owner)
         env = spec.merge_environment(container.env, request.env)
         process = spec.ProcessInputs(
             args=request.command,

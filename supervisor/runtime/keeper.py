@@ -151,6 +151,8 @@ class Keeper:
             return await self._start()
 
     async def _start(self) -> bool:
+        while self._ending:  # the last run's session is still being cleared away
+            await self._ends.settled.wait()
         if self.alive:
             return False
         self._bare = False
@@ -223,12 +225,11 @@ class Keeper:
         killed = await self.parts.tree.oom_kills(self.group)
         oom = await in_thread(lambda: note_oom(session, killed))
         await self._take_apart(lost=bool(ending.reason))
-        told = [*before, *([ContainerOom()] if oom else [])]
         reason = ending.reason or ("out of memory" if oom else "")
         with finish_within(CLEANUP_SECONDS) as scope:
             await self._advance(
                 Cause.DIE,
-                *told,
+                *(*before, *([ContainerOom()] if oom else ())),
                 ContainerDie(exit_code=ending.code, reason=reason, oom=oom),
                 process=None,
                 exit_code=ending.code,
@@ -247,6 +248,7 @@ class Keeper:
         why = await take_apart(self.parts, self.record, execs, CLEANUP_SECONDS, lost=lost)
         if why:
             log.warning("cannot take container %s apart: %s", self.record.name, why)
+        self._bare = not why
 
     def _run_is_over(self, *, ran: bool) -> None:
         self._ending = False

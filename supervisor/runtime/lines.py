@@ -67,7 +67,7 @@ class Lines:
         resting = _Resting(line)
         try:
             self._nursery().start_soon(self._rest, resting)
-        except (RuntimeError, AssertionError):  # the container's nursery is closed, and it is gone
+        except RuntimeError:  # the container's nursery is closed, and it is gone
             line.close()
             return
         self._resting.append(resting)

@@ -17,7 +17,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from supervisor.clock import from_rfc3339
+from protocol.times import parse_time
 from supervisor.errors import Unavailable
 from supervisor.runtime.stdio import STDERR, STDOUT
 from supervisor.tasks import in_thread
@@ -58,7 +58,7 @@ class LogEntry:
     @property
     def time_ns(self) -> int:
         """Wall time it was written, nanoseconds."""
-        return from_rfc3339(self.time.decode())
+        return parse_time(self.time.decode())
 
 
 def parse(line: bytes) -> LogEntry | None:

@@ -58,6 +58,10 @@ class Parts:
         """What is kept."""
         return self.config.data_root
 
+    def confines_devices(self, owner: Owner) -> bool:
+        """Whether something keeps the owner's processes from using a device node they made."""
+        return owner.remapped or self.runtime.places or self.tree.confines_devices
+
     def within_bounds(self, capabilities: Sequence[str]) -> tuple[str, ...]:
         """Those of ``capabilities`` that the daemon has itself: a runtime that wants more of them fails as a whole."""
         return tuple(name for name in capabilities if name in self.bounding)

@@ -126,9 +126,8 @@ async def _settle(
         await ledger.delete(record, [])
         return
     keeper = await containers.adopt(record, state)
-    if (
-        finding is not Finding.FINISH_REMOVAL
-    ):  # before the container's own end takes away what tells of theirs
+    # Their ends first: the container's own takes away what tells of them.
+    if finding is not Finding.FINISH_REMOVAL:
         for row in execs:
             await _recover_exec(containers, ledger, keeper, row)
     await _carry_out(finding, keeper, parts.networks.endpoint(record.id))

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
+from protocol.times import parse_time
 from supervisor import clock
 from supervisor.oci import image as oci
 from supervisor.oci.reference import Reference
@@ -56,7 +57,7 @@ class Image:
     def created_ns(self) -> int:
         """When it says it was made; 0 when it does not."""
         try:
-            return clock.from_rfc3339(self.config.created) if self.config.created else 0
+            return parse_time(self.config.created) if self.config.created else 0
         except ValueError:
             return 0
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 import attrs
 
 from protocol.events import EventData, ImageDelete, ImagePrune, ImagePublish, ImageTag, ImageUntag
-from supervisor import clock
+from protocol.times import parse_time
 from supervisor.access.identity import Identity
 from supervisor.database.database import Database
 from supervisor.errors import InvalidArgument, NotFound, PermissionDenied
@@ -455,6 +455,6 @@ def _labelled(labels: object, wanted: str) -> bool:
 
 def _time(text: str) -> int:
     try:
-        return clock.from_rfc3339(text) if text else 0
+        return parse_time(text) if text else 0
     except ValueError:
         return 0

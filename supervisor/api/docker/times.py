@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from supervisor.clock import NANOSECONDS_PER_SECOND, from_rfc3339
+from protocol.times import parse_time as parse_rfc3339
+from supervisor.clock import NANOSECONDS_PER_SECOND
 from supervisor.errors import InvalidArgument
 
 _UNIX = re.compile(r"([0-9]{1,11})(?:\.([0-9]{1,9}))?")
@@ -26,7 +27,7 @@ def parse_time(name: str, text: str) -> int | None:
     if match:
         return int(match[1]) * NANOSECONDS_PER_SECOND + int((match[2] or "").ljust(9, "0"))
     try:
-        return from_rfc3339(text)
+        return parse_rfc3339(text)
     except (ValueError, OverflowError) as error:
         raise InvalidArgument(
             f"cannot read the query: {name}={text[:80]!r} is no time",
