@@ -28,8 +28,8 @@ from supervisor.linux.spawner import Command
 from supervisor.monitor.samples import Who
 from supervisor.network.networks import Endpoint
 from supervisor.runtime import files
-from supervisor.runtime.assembly import container_user, make_working_directory
 from supervisor.runtime.cgroup_tree import BUILD_WEIGHT, build_group, limits_of, monitors_group
+from supervisor.runtime.first_process import container_user, make_working_directory
 from supervisor.runtime.oci_runtime import ENVIRONMENT
 from supervisor.runtime.parts import Parts, own_directory
 from supervisor.runtime.passwd import ContainerUser

@@ -17,24 +17,22 @@ import orjson
 from attrs import evolve, frozen
 
 from supervisor.access.owners import Owner
-from supervisor.access.requests import MountKind
-from supervisor.errors import InvalidArgument
-from supervisor.linux import beneath, mounts
-from supervisor.linux.idmap import IdMap
+from supervisor.linux import mounts
 from supervisor.network.networks import Endpoint
-from supervisor.runtime import files, spec
+from supervisor.runtime import spec
 from supervisor.runtime.cgroup_tree import container_group, limits_of
 from supervisor.runtime.conmon import SessionPaths
+from supervisor.runtime.container_mounts import prepare_mounts, take_down_mounts
+from supervisor.runtime.first_process import process_inputs, settle_in
+from supervisor.runtime.identity_files import identity_files
 from supervisor.runtime.parts import Parts, own_directory
-from supervisor.runtime.passwd import ContainerUser, resolve_user
-from supervisor.runtime.records import ContainerRecord, MountRecord
+from supervisor.runtime.passwd import ContainerUser
+from supervisor.runtime.records import ContainerRecord
 from supervisor.runtime.seccomp import runtime_seccomp
-from supervisor.runtime.spec import ProcessInputs, SpecInputs, SpecMount
+from supervisor.runtime.spec import SpecInputs, SpecMount
 from supervisor.tasks import each_to_its_end, finish_within, in_thread, together
 
 FORGET_SECONDS = 10.0
-ACCOUNT_FILE_BYTES_MAX = 1_048_576
-TMPFS_OPTIONS = ("noexec", "nosuid", "nodev")
 
 
 Job = Callable[[], Awaitable[None]]
@@ -116,25 +114,18 @@ async def _assemble(parts: Parts, record: ContainerRecord, meanwhile: Job) -> Su
     assert endpoint is not None
     root_fd = await mounts.open_in_mounts(parts.spawner, rootfs)
     try:
-        user = await in_thread(lambda: _settle_in(root_fd, record, owner))
+        user = await in_thread(lambda: settle_in(root_fd, record, owner))
     finally:
         os.close(root_fd)
-    shown = await _mounts(parts, record, owner, session)
+    shown = await prepare_mounts(parts, record, owner, session)
 
     def write() -> None:
-        every = (*shown, *_identity_files(record, owner, session, endpoint))
+        every = (*shown, *identity_files(record, owner, session, endpoint))
         config = _spec(parts, record, owner, rootfs, endpoint, user, user_pin, every, group)
         _write_private(session.directory / "config.json", orjson.dumps(config))
 
     await in_thread(write)
     return Surroundings(owner, session, group, rootfs, endpoint, user)
-
-
-def _settle_in(root_fd: int, record: ContainerRecord, owner: Owner) -> ContainerUser:
-    user = container_user(root_fd, record.user, owner)
-    check_mapped(user, owner)
-    make_working_directory(root_fd, record.working_dir, owner.id_map)
-    return user
 
 
 async def dismantle(parts: Parts, record: ContainerRecord) -> None:
@@ -167,8 +158,7 @@ async def take_down(parts: Parts, record: ContainerRecord) -> None:
     await parts.tree.clear(container_group(record.owner, record.id))
 
     async def unmount() -> None:
-        for number in range(len(record.mounts)):
-            await mounts.unmount(parts.spawner, session.directory / "mounts" / str(number))
+        await take_down_mounts(parts, record, session)
         await parts.store.snapshots.unmount(record.id)
 
     async def forget() -> None:
@@ -176,59 +166,6 @@ async def take_down(parts: Parts, record: ContainerRecord) -> None:
             await parts.runtime.forget(parts.spawner, record.id)
 
     await each_to_its_end(forget, partial(parts.networks.detach, record.id), unmount)
-
-
-def container_user(root_fd: int, user: str, owner: Owner) -> ContainerUser:
-    """Who ``user`` is by the image's accounts, with the owner's mapped groups for who runs as the owner.
-
-    Raises:
-        InvalidArgument: The image does not know the name.
-    """
-    resolved = resolve_user(
-        user, account_file(root_fd, "etc/passwd"), account_file(root_fd, "etc/group")
-    )
-    if resolved.uid != 0 or not owner.supplementary:
-        return resolved
-    gids = tuple(dict.fromkeys((*resolved.additional_gids, *owner.supplementary)))
-    return ContainerUser(resolved.uid, resolved.gid, gids, resolved.home)
-
-
-def check_mapped(user: ContainerUser, owner: Owner) -> None:
-    """The user exists in the owner's user namespace.
-
-    Raises:
-        InvalidArgument: It does not.
-    """
-    if not owner.remapped:
-        return
-    try:
-        owner.id_map.uid_outside(user.uid)
-        owner.id_map.gid_outside(user.gid)
-    except LookupError as error:
-        raise InvalidArgument(
-            f"cannot run as user {user.uid}:{user.gid}: your containers have the ids 0 to 65535"
-        ) from error
-
-
-def account_file(root_fd: int, path: str) -> str:
-    """The text of an image's account file; empty where there is none that can be read."""
-    try:
-        return beneath.read_file_beneath(root_fd, path, ACCOUNT_FILE_BYTES_MAX).decode(
-            errors="replace"
-        )
-    except OSError:
-        return ""
-
-
-def make_working_directory(root_fd: int, path: str, id_map: IdMap) -> None:
-    """The working directory exists in the image, made as its root's where it does not.
-
-    Raises:
-        InvalidArgument: Something else is in the way.
-    """
-    uid, gid = id_map.uid_outside(0), id_map.gid_outside(0)
-    with mounts.told_as(f"use the working directory {path!r}"):
-        beneath.make_directories_beneath(root_fd, path, 0o755, uid, gid)
 
 
 def _fresh_directories(session: SessionPaths, owner: Owner, log_directory: Path) -> None:
@@ -245,117 +182,6 @@ def _write_private(path: Path, data: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as file:
         file.write(data)
-
-
-async def _mounts(
-    parts: Parts, record: ContainerRecord, owner: Owner, session: SessionPaths
-) -> tuple[SpecMount, ...]:
-    shown = []
-    for number, mount in enumerate(record.mounts):
-        place = session.directory / "mounts" / str(number)
-        shown.append(await _mount(parts, record, owner, mount, place))
-    return tuple(sorted(shown, key=lambda mount: mount.target.count("/")))
-
-
-async def _mount(
-    parts: Parts, record: ContainerRecord, owner: Owner, mount: MountRecord, place: Path
-) -> SpecMount:
-    mode = "ro" if mount.read_only else "rw"
-    flags = ("nosuid", "nodev") if record.remapped else ()
-    match mount.kind:
-        case MountKind.TMPFS:
-            # Docker's defaults, without what the caller contradicts: runtimes do not agree on which of two holds.
-            given = [one for one in TMPFS_OPTIONS if one.removeprefix("no") not in mount.options]
-            return SpecMount(mount.target, "tmpfs", "tmpfs", (*given, *mount.options))
-        case MountKind.VOLUME:
-            rootfs = parts.store.snapshots.get(record.id).rootfs
-            if mount.copy_up:
-                await parts.store.volumes.fill(owner, mount.source, rootfs, mount.target)
-            source = await parts.store.volumes.path_in_mounts(owner, mount.source)
-            # As the view is: see own_file.
-            return SpecMount(mount.target, str(source), "bind", ("rbind", mode, "nodev"))
-        case MountKind.BIND:
-            async with parts.audit.granting(owner.uid, mount.source, read_only=mount.read_only):
-                await mounts.grant_path(
-                    parts.spawner,
-                    mount.source,
-                    owner.credentials,
-                    writable=not mount.read_only,
-                    create=mount.create_source,
-                    target=place,
-                    forbidden=(parts.data_root, parts.run_root),
-                    restricted=record.remapped,
-                )
-            return SpecMount(mount.target, str(place), "bind", ("rbind", mode, *flags))
-
-
-def _identity_files(
-    record: ContainerRecord, owner: Owner, session: SessionPaths, endpoint: Endpoint
-) -> tuple[SpecMount, ...]:
-    """``/etc/hosts``, ``hostname`` and ``resolv.conf``, each the container's own.
-
-    An administrator's container may change them, as in Docker. A user's may not: they lie in the run directory, where
-    nothing bounds what is written, and the host needs the room.
-    """
-    taken = {mount.target for mount in record.mounts}
-    texts = {
-        "/etc/hostname": f"{record.hostname}\n",
-        "/etc/hosts": files.hosts(record.hostname, endpoint.address, record.request.extra_hosts),
-        "/etc/resolv.conf": files.resolv_conf(
-            record.request.dns or endpoint.resolvers,
-            record.request.dns_search or endpoint.search,
-            record.request.dns_options or endpoint.resolver_options,
-        ),
-    }
-    shown = []
-    for target, text in texts.items():
-        if target in taken:
-            continue
-        path = session.directory / Path(target).name
-        path.write_text(text)
-        path.chmod(0o644)
-        os.chown(path, owner.id_map.uid_outside(0), owner.id_map.gid_outside(0))
-        shown.append(spec.own_file(target, str(path), read_only=owner.remapped))
-    return tuple(shown)
-
-
-def capabilities_of(record: ContainerRecord, *, devices_confined: bool) -> tuple[str, ...]:
-    """The bounding set of a container: Docker's, changed as asked for; pure.
-
-    Args:
-        record: The container.
-        devices_confined: Whether something keeps a made device node from being used.
-    """
-    request = record.request
-    if request.privileged or "ALL" in request.cap_add:
-        chosen = set(spec.ALL_CAPABILITIES)
-    else:
-        chosen = set() if "ALL" in request.cap_drop else set(spec.DEFAULT_CAPABILITIES)
-        chosen |= set(request.cap_add)
-        if not devices_confined:
-            chosen.discard("CAP_MKNOD")
-    return tuple(sorted(chosen - set(request.cap_drop)))
-
-
-def process_inputs(
-    record: ContainerRecord, user: ContainerUser, *, devices_confined: bool
-) -> ProcessInputs:
-    """The container's first process; pure."""
-    request = record.request
-    return ProcessInputs(
-        args=record.args,
-        env=spec.default_environment(record.env, record.hostname, user.home, terminal=request.tty),
-        cwd=record.working_dir,
-        user=user,
-        terminal=request.tty,
-        capabilities=capabilities_of(record, devices_confined=devices_confined),
-        no_new_privileges="no-new-privileges" in request.security_opt
-        or "no-new-privileges:true" in request.security_opt,
-        rlimits=tuple(
-            (f"RLIMIT_{name.upper()}", soft, hard) for name, soft, hard in request.ulimits
-        ),
-        oom_score_adj=request.oom_score_adj or None,
-    )
 
 
 def _spec(  # noqa: PLR0913, PLR0917  # everything that was made, put into one value

@@ -1,0 +1,69 @@
+"""A container's mounts: volumes, host paths and tmpfs, made ready in M for the runtime to bind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from supervisor.access.owners import Owner
+from supervisor.access.requests import MountKind
+from supervisor.linux import mounts
+from supervisor.runtime.conmon import SessionPaths
+from supervisor.runtime.parts import Parts
+from supervisor.runtime.records import ContainerRecord, MountRecord
+from supervisor.runtime.spec import SpecMount
+
+TMPFS_OPTIONS = ("noexec", "nosuid", "nodev")
+
+
+async def prepare_mounts(
+    parts: Parts, record: ContainerRecord, owner: Owner, session: SessionPaths
+) -> tuple[SpecMount, ...]:
+    """Everything the container mounts, as the runtime shall do it, in order.
+
+    Raises:
+        PermissionDenied: A host path the owner may not have.
+        NotFound: A host path or volume that is gone.
+    """
+    shown = []
+    for number, mount in enumerate(record.mounts):
+        place = session.directory / "mounts" / str(number)
+        shown.append(await _mount(parts, record, owner, mount, place))
+    return tuple(sorted(shown, key=lambda mount: mount.target.count("/")))
+
+
+async def _mount(
+    parts: Parts, record: ContainerRecord, owner: Owner, mount: MountRecord, place: Path
+) -> SpecMount:
+    mode = "ro" if mount.read_only else "rw"
+    flags = ("nosuid", "nodev") if record.remapped else ()
+    match mount.kind:
+        case MountKind.TMPFS:
+            # Docker's defaults, without what the caller contradicts: runtimes do not agree on which of two holds.
+            given = [one for one in TMPFS_OPTIONS if one.removeprefix("no") not in mount.options]
+            return SpecMount(mount.target, "tmpfs", "tmpfs", (*given, *mount.options))
+        case MountKind.VOLUME:
+            rootfs = parts.store.snapshots.get(record.id).rootfs
+            if mount.copy_up:
+                await parts.store.volumes.fill(owner, mount.source, rootfs, mount.target)
+            source = await parts.store.volumes.path_in_mounts(owner, mount.source)
+            # As the view is: see own_file.
+            return SpecMount(mount.target, str(source), "bind", ("rbind", mode, "nodev"))
+        case MountKind.BIND:
+            async with parts.audit.granting(owner.uid, mount.source, read_only=mount.read_only):
+                await mounts.grant_path(
+                    parts.spawner,
+                    mount.source,
+                    owner.credentials,
+                    writable=not mount.read_only,
+                    create=mount.create_source,
+                    target=place,
+                    forbidden=(parts.data_root, parts.run_root),
+                    restricted=record.remapped,
+                )
+            return SpecMount(mount.target, str(place), "bind", ("rbind", mode, *flags))
+
+
+async def take_down_mounts(parts: Parts, record: ContainerRecord, session: SessionPaths) -> None:
+    """What :func:`prepare_mounts` mounted is unmounted."""
+    for number in range(len(record.mounts)):
+        await mounts.unmount(parts.spawner, session.directory / "mounts" / str(number))
