@@ -139,10 +139,10 @@ class Containers:
         try:
             if record.mounts:
                 await self._ledger.insert(record, keeper.state)
-                keeper.record = await self._settle_mounts(owner, record)
+                keeper.row.record = await self._settle_mounts(owner, record)
                 await self._made(keeper)
             else:  # nothing else has to be done, so one unit writes it all
-                keeper.state = _created(keeper.state)
+                keeper.row.state = _created(keeper.state)
                 await self._ledger.insert(record, keeper.state, [ContainerCreate()])
         except BaseException:
             with finish_within(CLEANUP_SECONDS):
@@ -217,9 +217,7 @@ class Containers:
         return True
 
     async def _made(self, keeper: Keeper) -> None:
-        state = _created(keeper.state)
-        await self._ledger.write(keeper.record, state, [ContainerCreate()])
-        keeper.state = state
+        await keeper.row.advance(Cause.CREATE, ContainerCreate())
 
     async def _unmake(self, keeper: Keeper) -> None:
         await self.parts.store.volumes.release(keeper.record.id, remove_anonymous=True)

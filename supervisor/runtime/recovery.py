@@ -25,11 +25,12 @@ from supervisor.runtime.conmon import end_monitors
 from supervisor.runtime.containers import Containers
 from supervisor.runtime.endings import UNKNOWN_CODE, Ending, await_ending, read_ending
 from supervisor.runtime.execs import Exec
-from supervisor.runtime.keeper import CUT_OFF, Keeper
+from supervisor.runtime.keeper import Keeper
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.processes import identify
 from supervisor.runtime.records import ContainerRecord, ContainerState, ExecRecord
+from supervisor.runtime.runs import CUT_OFF
 from supervisor.runtime.status import Status
 from supervisor.tasks import in_thread
 
@@ -163,7 +164,7 @@ async def _carry_out(finding: Finding, keeper: Keeper, endpoint: Endpoint | None
             await dismantle(keeper.parts, keeper.record)
             _after_run(keeper)
         case Finding.UNDO_START:
-            await keeper.undo_start(CUT_OFF)
+            await keeper.runs.undo(CUT_OFF)
         case Finding.FINISH_REMOVAL:
             await keeper.finish_removal(volumes=keeper.record.request.auto_remove)
         case Finding.CONFIRM_START | Finding.CONFIRM_AND_END | Finding.ADOPT | Finding.END:
@@ -175,7 +176,7 @@ async def _carry_out(finding: Finding, keeper: Keeper, endpoint: Endpoint | None
 async def _take_over(finding: Finding, keeper: Keeper, endpoint: Endpoint | None) -> None:
     """A run that was left: adopt it, or tell its end."""
     if finding in {Finding.CONFIRM_START, Finding.CONFIRM_AND_END}:
-        await keeper.confirm_start(now_ns())
+        await keeper.runs.confirm(now_ns())
     if finding in {Finding.CONFIRM_START, Finding.ADOPT}:
         await _adopt(keeper, endpoint)
     else:
@@ -190,7 +191,7 @@ def _after_run(keeper: Keeper) -> None:
 
 
 async def _adopt(keeper: Keeper, endpoint: Endpoint | None) -> None:
-    if not keeper.adopt(endpoint):
+    if not keeper.runs.adopt(endpoint):
         await _end(keeper)
         return
     cgroups, frozen = keeper.parts.tree.cgroups, keeper.state.status is Status.PAUSED
@@ -200,8 +201,7 @@ async def _adopt(keeper: Keeper, endpoint: Endpoint | None) -> None:
 
 
 async def _end(keeper: Keeper) -> None:
-    await keeper.end(await _ending(keeper))
-    keeper.after_run()
+    await keeper.runs.end(await _ending(keeper))
 
 
 async def _ending(keeper: Keeper) -> Ending:

@@ -197,7 +197,7 @@ async def test_a_client_waiting_for_a_run_that_does_not_come(root: Path) -> None
                 keeper.leave(attachment)
 
         async def check(_: bool) -> None:
-            assert not keeper._waiting._waiting
+            assert not keeper.runs.waiting._waiting
 
         await cancel_everywhere(operation, check)
 

@@ -135,7 +135,7 @@ async def test_a_start_fails_after_the_runtime_created(root: Path) -> None:
         await ground.remember()
         state = made.parts.runtime.root / keeper.record.id
         client = Saboteur(lambda: shutil.rmtree(state))
-        keeper._waiting.add(client)
+        keeper.runs.waiting.add(client)
         with pytest.raises(BakehouseError):
             await keeper.perform(keeper.start)
         client.close()
@@ -150,7 +150,7 @@ async def test_conmon_is_killed_while_it_starts(root: Path) -> None:
         ground = made.ground
         await ground.remember()
         client = Saboteur(lambda: kill_monitor(made, keeper))
-        keeper._waiting.add(client)
+        keeper.runs.waiting.add(client)
         with pytest.raises(BakehouseError):
             await keeper.perform(keeper.start)
         client.close()

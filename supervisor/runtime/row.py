@@ -1,0 +1,71 @@
+"""What is written down about one container, and the only way to change it.
+
+Rules: nothing is seen before it is committed; writes take turns, so that no two of them start from the same state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from protocol.events import EventData
+from supervisor.runtime.ledger import Ledger
+from supervisor.runtime.records import ContainerRecord, ContainerState
+from supervisor.runtime.status import Cause, advance
+
+
+class Row:
+    """One container's row.
+
+    Attributes:
+        record: What the container is.
+        state: What it has become.
+    """
+
+    def __init__(self, ledger: Ledger, record: ContainerRecord, state: ContainerState) -> None:
+        self.record = record
+        self.state = state
+        self._ledger = ledger
+        self._writing = trio.Lock()
+
+    async def advance(self, cause: Cause, *events: EventData, **changes: object) -> None:
+        """The container's status changes by ``cause``; row and events are committed before anyone sees it.
+
+        Raises:
+            Conflict: A container of this status cannot go through that.
+        """
+        async with self._writing:
+            status = advance(self.state.status, cause)
+            after = attrs.evolve(self.state, status=status, **changes)  # type: ignore[arg-type]  # checked by attrs
+            await self._ledger.write(self.record, after, events)
+            self.state = after
+
+    async def note(self, *events: EventData, **changes: object) -> None:
+        """Something of the state changes that is no matter of its status."""
+        async with self._writing:
+            after = attrs.evolve(self.state, **changes)  # type: ignore[arg-type]  # checked by attrs
+            await self._ledger.write(self.record, after, events)
+            self.state = after
+
+    async def revise(
+        self, change: Callable[[ContainerRecord], ContainerRecord], *events: EventData
+    ) -> None:
+        """The container is another from now on: renamed, or limited otherwise."""
+        async with self._writing:
+            revised = change(self.record)
+            await self._ledger.write(revised, self.state, events)
+            self.record = revised
+
+    async def tell(self, *events: EventData) -> None:
+        """Nothing of the container changed, but something happened to it."""
+        await self._ledger.tell(self.record, *events)
+
+    async def delete(self, *events: EventData) -> bool:
+        """The container is gone; whether its layers have become needless with it."""
+        async with self._writing:
+            orphaned = await self._ledger.delete(self.record, events)
+            status = advance(self.state.status, Cause.DESTROY)
+            self.state = attrs.evolve(self.state, status=status)
+        return orphaned
