@@ -23,9 +23,11 @@ from supervisor.errors import ResourceExhausted, Unavailable
 from supervisor.linux import netlink
 from supervisor.linux.netlink import Netlink
 from supervisor.linux.nftables import Nftables, NftablesRefused
-from supervisor.network import dns, ruleset
+from supervisor.network import ruleset
 from supervisor.network.addresses import free_subnet, mac_of
+from supervisor.network.dns import NameServer
 from supervisor.network.endpoints import Mode, Network, network_id, store_network
+from supervisor.network.names import NamedNetwork
 from supervisor.network.neighbours import Neighbours, allow_forwarding, set_up_interface
 
 log = logging.getLogger(__name__)
@@ -37,11 +39,9 @@ class Raised:
 
     Attributes:
         index: Of its link.
-        names: Ends its name server; None where another of the host's has the port.
     """
 
     index: int
-    names: trio.CancelScope | None
 
 
 @attrs.define(eq=False)
@@ -53,8 +53,7 @@ class Bridges:
     links: Netlink
     filter: Nftables
     neighbours: Neighbours
-    upstream: dns.Upstream
-    nursery: trio.Nursery
+    name_server: NameServer
     networks: dict[int, Network] = attrs.field(factory=dict)
     raised: dict[int, Raised] = attrs.field(factory=dict)
     publications: set[ruleset.Publication] = attrs.field(factory=set)
@@ -77,8 +76,7 @@ class Bridges:
 
     def serves_names(self, network: Network) -> bool:
         """Whether a name server of ours is at its gateway."""
-        there = self.raised.get(network.number)
-        return there is not None and there.names is not None
+        return self.name_server.serves(network.number)
 
     def of(self, owner: int) -> Network | None:
         """An owner's network, if it has been made."""
@@ -144,9 +142,9 @@ class Bridges:
     async def lower(self, networks: list[Network]) -> None:
         """These bridges are gone. No container is on them."""
         for network in networks:
-            there = self.raised.pop(network.number, None)
-            if there is not None and there.names is not None:
-                there.names.cancel()
+            self.raised.pop(network.number, None)
+            self.name_server.close(network.number)
+            self.name_server.names.close(network.number)
         if self._table_there:
             await self.filter_all()
         await self.links.batch([netlink.delete(self.link_name(one)) for one in networks])
@@ -208,7 +206,8 @@ class Bridges:
             ]
         )
         await self._let_through(network)
-        there = Raised(index, await self._serve_names(network, name))
+        self._serve_names(network, name)
+        there = Raised(index)
         self.raised[network.number] = there
         return there
 
@@ -229,21 +228,14 @@ class Bridges:
         bridges = [self._filtered(network) for network in networks]
         await self.filter.apply(ruleset.whole(self.table, bridges, sorted(self.publications)))
 
-    async def _serve_names(self, network: Network, name: str) -> trio.CancelScope | None:
-        scope = trio.CancelScope()
-
-        async def serve(task_status: trio.TaskStatus[None]) -> None:
-            with scope:
-                await dns.serve(
-                    network.gateway, name, self.upstream.current, task_status=task_status
-                )
-
+    def _serve_names(self, network: Network, name: str) -> None:
+        self.name_server.names.open(
+            NamedNetwork(network.number, network.name, (network.subnet,), named=False)
+        )
         try:
-            await self.nursery.start(serve)
+            self.name_server.open(network.number, network.owner, network.gateway, name)
         except Unavailable as error:
             log.warning("%s; containers ask the host's resolvers themselves", error)
-            return None
-        return scope
 
     def _filtered(self, network: Network) -> ruleset.Bridge:
         return ruleset.Bridge(self.link_name(network), network.subnet, network.owner)

@@ -1,15 +1,19 @@
-"""A small name server on a bridge's gateway: it asks the host's resolvers, from the host's own network.
+"""The name server at the gateways: it answers for the networks an asker is on, and passes all else on.
 
-Words: a **query** is what a container sent; an **exchange** is asking one upstream server once.
+Words: a **door** is where the server is asked on one network: a datagram socket and a listener at the gateway; a
+**turn** is one look at all doors that somebody stands at.
 
 Rules:
 
-* It listens at the gateway's address *and* on the bridge alone (SO_BINDTODEVICE): other owners' bridges and the world
-  outside do not reach it.
-* What is no plain question is not passed on; what upstream says is passed on only when it answers that question. Every
-  exchange has a socket (so a port) and an id of its own.
-* Queries in flight, connections and their time are bounded. Beyond the bound a datagram is dropped: clients ask again.
-* Nothing is kept: the host's resolver caches.
+* A door is at the gateway's address *and* on the bridge alone (SO_BINDTODEVICE): other owners' bridges and the world
+  outside do not reach it. Who asks from an address that is not of the network's gets no answer.
+* One task waits at all doors, and costs nothing while nobody asks. What we know is answered in place; only what is
+  passed on has a task of its own.
+* Queries in flight, connections and their time are bounded, for a network, an owner and the host. Beyond the bound a
+  datagram is dropped, a connection closed: clients ask again. An owner has so much of a turn, and after a turn that was
+  full there is a pause: a flood takes a small part of the daemon's time, whatever it asks.
+* From an internal network nothing is passed on: names would be a way out.
+* Nothing is kept between queries.
 
 RFC 1035 section 4, RFC 7766.
 """
@@ -17,290 +21,314 @@ RFC 1035 section 4, RFC 7766.
 from __future__ import annotations
 
 import errno
-import secrets
+import select
 import socket
-import struct
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address
-from pathlib import Path
 
 import attrs
 import trio
 
 from supervisor.errors import Unavailable
-from supervisor.network.resolvers import HOST_FILE, HostResolvers, read
+from supervisor.network.dns_message import (
+    MESSAGE_BYTES_MAX,
+    Code,
+    Question,
+    address_records,
+    answer,
+    datagram_bytes_max,
+    name_records,
+    query_of,
+)
+from supervisor.network.dns_upstream import (
+    PORT,
+    Upstream,
+    forward_datagram,
+    forward_stream,
+    receive_message,
+    send_message,
+)
+from supervisor.network.names import Asker, Names
 
-QUERIES_MAX = 256
-"""In flight at once, for one bridge."""
+QUERIES_MAX = {"network": 256, "owner": 512, "host": 2_048}
+"""Passed on and not yet answered, at once."""
 
-CONNECTIONS_MAX = 32
+CONNECTIONS_MAX = {"network": 16, "owner": 32, "host": 512}
 IDLE_SECONDS = 10.0
-EXCHANGE_SECONDS = 2.0
-"""For one upstream server; C libraries give us five in all before they ask the next."""
 
-PORT = 53
-_MESSAGE_BYTES_MAX = 65_535
-_HEADER = struct.Struct("!HHHHHH")
-_LENGTH = struct.Struct("!H")
-_IS_RESPONSE, _OPCODE, _RECURSION_DESIRED = 0x8000, 0x7800, 0x0100
-_SERVFAIL = 0x8082
-"""A response, recursion available, server failure."""
+TURN_COST_MAX = 64
+"""What one owner's askers get in a turn: so many answers of ours, or an eighth of that passed on."""
 
-_LABEL_BYTES_MAX, _NAME_BYTES_MAX = 63, 255
+PAUSE_SECONDS = 0.002
+"""After a turn in which somebody got all that, and between the queries of a connection."""
 
+_FORWARD_COST = 8
+_REST_SECONDS = 1.0
+"""Before connections are accepted again where there was no descriptor left for one."""
 
-@attrs.frozen
-class Question:
-    """The one question of a message: its name in lower case, type and class, as on the wire."""
-
-    wire: bytes
-    end: int
+_QUERY_BYTES_MAX = 4_096
+_BACKLOG = 16
 
 
-def question_of(message: bytes) -> Question | None:
-    """The question of a message that holds exactly one, uncompressed; None for anything else. Pure."""
-    if len(message) < _HEADER.size or _HEADER.unpack_from(message)[2] != 1:
-        return None
-    offset = _HEADER.size
-    while True:
-        if offset >= len(message):
-            return None
-        length = message[offset]
-        offset += 1 + length
-        if length == 0:
-            break
-        if length > _LABEL_BYTES_MAX or offset - _HEADER.size >= _NAME_BYTES_MAX:
-            return None
-    end = offset + 4
-    if end > len(message):
-        return None
-    return Question(message[_HEADER.size : offset].lower() + message[offset:end], end)
+@attrs.define(eq=False)
+class _Door:
+    """Where one network asks."""
+
+    number: int
+    owner: int
+    datagrams: socket.socket
+    listener: socket.socket
+
+    def close(self) -> None:
+        self.datagrams.close()
+        self.listener.close()
 
 
-def is_query(message: bytes) -> bool:
-    """Whether a message is a plain question: no response, no update or notification. Pure."""
-    if question_of(message) is None:
-        return False
-    _, flags, _, answers, _, _ = _HEADER.unpack_from(message)
-    return not flags & (_IS_RESPONSE | _OPCODE) and answers == 0
+@attrs.define(eq=False)
+class _Bound:
+    """How many of something there are at once: on a network, of an owner, on the host."""
 
+    most: dict[str, int]
+    there: Counter[tuple[str, int]] = attrs.field(factory=Counter)
 
-def answers(reply: bytes, number: int, question: Question) -> bool:
-    """Whether a message answers our question with that id. Pure."""
-    asked = question_of(reply)
-    if asked is None or asked.wire != question.wire:
-        return False
-    got, flags, *_ = _HEADER.unpack_from(reply)
-    return got == number and bool(flags & _IS_RESPONSE)
+    def take(self, door: _Door) -> bool:
+        """Whether there was room for one more; then it is counted."""
+        keys = self._keys(door)
+        if any(self.there[key] >= self.most[key[0]] for key in keys):
+            return False
+        self.there.update(keys)
+        return True
 
-
-def failure(query: bytes) -> bytes:
-    """What a query gets when nobody upstream answered: SERVFAIL. Pure."""
-    question = question_of(query)
-    assert question is not None
-    number, flags, *_ = _HEADER.unpack_from(query)
-    head = _HEADER.pack(number, _SERVFAIL | (flags & _RECURSION_DESIRED), 1, 0, 0, 0)
-    return head + query[_HEADER.size : question.end]
-
-
-@attrs.define
-class Upstream:
-    """The host's resolvers, read again when their file has changed."""
-
-    host_file: Path = HOST_FILE
-    _seen: tuple[int, int] | None = None
-    _resolvers: HostResolvers = attrs.field(factory=HostResolvers)
-
-    def current(self) -> HostResolvers:
-        """As of now; a small file, read in place."""
+    @contextmanager
+    def taken(self, door: _Door) -> Iterator[None]:
+        """One that was taken is given back at the end."""
         try:
-            stat = self.host_file.stat()
-            seen = (stat.st_mtime_ns, stat.st_ino)
-        except OSError:
-            seen = (0, 0)
-        if seen != self._seen:
-            self._seen, self._resolvers = seen, read(self.host_file)
-        return self._resolvers
+            yield
+        finally:
+            for key in self._keys(door):
+                self.there[key] -= 1
+                if not self.there[key]:
+                    del self.there[key]
+
+    @staticmethod
+    def _keys(door: _Door) -> tuple[tuple[str, int], ...]:
+        return ("network", door.number), ("owner", door.owner), ("host", 0)
 
 
-async def serve(
-    gateway: IPv4Address,
-    interface: str,
-    upstream: Callable[[], HostResolvers],
-    port: int = PORT,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Answer queries until cancelled.
+@attrs.define(eq=False)
+class NameServer:
+    """The name server of this daemon, at as many doors as there are networks. :meth:`run` runs once."""
 
-    Args:
-        gateway: The address to listen at.
-        interface: The only link to listen on.
-        upstream: Gives the resolvers to ask.
-        port: Where to listen.
-        task_status: Told when queries are heard.
+    names: Names
+    upstream: Upstream
+    port: int = PORT
+    _doors: dict[int, _Door] = attrs.field(factory=dict)
+    _epoll: select.epoll = attrs.field(factory=select.epoll)
+    _listening: dict[int, _Door] = attrs.field(factory=dict)
+    _asked: dict[int, _Door] = attrs.field(factory=dict)
+    _queries: _Bound = attrs.field(factory=lambda: _Bound(QUERIES_MAX))
+    _connections: _Bound = attrs.field(factory=lambda: _Bound(CONNECTIONS_MAX))
+    _rotation: Counter[int] = attrs.field(factory=Counter)
 
-    Raises:
-        Unavailable: Another name server of the host has the port.
-    """
-    try:
-        datagrams = await _bound(socket.SOCK_DGRAM, gateway, interface, port)
-        with datagrams:
-            streams = await _bound(socket.SOCK_STREAM, gateway, interface, port)
-            with streams:
-                streams.listen(CONNECTIONS_MAX)
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_serve_datagrams, datagrams, upstream)
-                    nursery.start_soon(_serve_streams, streams, upstream)
-                    task_status.started()
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise Unavailable(
-            f"cannot serve names at {gateway}: a name server of this host has the port"
-        ) from error
+    def open(self, number: int, owner: int, gateway: IPv4Address, interface: str) -> None:
+        """Answer on that network from now on. Success too when it has a door.
+
+        Args:
+            number: The network's; it is open in the names.
+            owner: Whose bounds its askers are within.
+            gateway: The address to be asked at.
+            interface: The only link to be asked on.
+
+        Raises:
+            Unavailable: Another name server of the host has the port.
+        """
+        if number in self._doors:
+            return
+        try:
+            datagrams = _bound(socket.SOCK_DGRAM, gateway, interface, self.port)
+            with _closing_unless_kept(datagrams):
+                listener = _bound(socket.SOCK_STREAM, gateway, interface, self.port)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise Unavailable(
+                f"cannot serve names at {gateway}: a name server of this host has the port"
+            ) from error
+        listener.listen(_BACKLOG)
+        door = _Door(number, owner, datagrams, listener)
+        self._doors[number] = door
+        self._asked[datagrams.fileno()] = self._listening[listener.fileno()] = door
+        for sock in (datagrams, listener):
+            self._epoll.register(sock.fileno(), select.EPOLLIN)
+
+    def close(self, number: int) -> None:
+        """Answer there no more. Success too when it has no door."""
+        door = self._doors.pop(number, None)
+        if door is not None:
+            del self._asked[door.datagrams.fileno()], self._listening[door.listener.fileno()]
+            door.close()
+
+    def serves(self, number: int) -> bool:
+        """Whether a network has a door."""
+        return number in self._doors
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Answer until cancelled; then every door is closed."""
+        try:
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                while True:
+                    await trio.lowlevel.wait_readable(self._epoll.fileno())
+                    if self._take_turn(nursery):
+                        await trio.sleep(PAUSE_SECONDS)
+        finally:
+            for number in list(self._doors):
+                self.close(number)
+            self._epoll.close()
+
+    def _take_turn(self, nursery: trio.Nursery) -> bool:
+        """Answer who stands at the doors; whether somebody got all they get in a turn."""
+        spent: Counter[int] = Counter()
+        for descriptor, _ in self._epoll.poll(0):
+            if door := self._asked.get(descriptor):
+                self._hear(door, spent, nursery)
+            elif door := self._listening.get(descriptor):
+                self._admit(door, spent, nursery)
+        return any(cost >= TURN_COST_MAX for cost in spent.values())
+
+    def _hear(self, door: _Door, spent: Counter[int], nursery: trio.Nursery) -> None:
+        while spent[door.owner] < TURN_COST_MAX:
+            try:
+                query, sender = door.datagrams.recvfrom(_QUERY_BYTES_MAX + 1)
+            except OSError:
+                return  # nobody is there any more, or the link has gone
+            spent[door.owner] += 1
+            question = query_of(query) if len(query) <= _QUERY_BYTES_MAX else None
+            asker = self.names.asker(door.number, IPv4Address(sender[0]))
+            if question is None or asker is None:
+                continue
+            reply = self._answer(query, question, asker, datagram_bytes_max(query, question))
+            if reply is not None:
+                _reply(door, reply, sender)
+            elif self._queries.take(door):
+                spent[door.owner] += _FORWARD_COST - 1
+                servers = self._servers(asker)
+                nursery.start_soon(self._pass_on, door, query, question, servers, sender)
+
+    def _admit(self, door: _Door, spent: Counter[int], nursery: trio.Nursery) -> None:
+        while spent[door.owner] < TURN_COST_MAX:
+            try:
+                sock, sender = door.listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError:  # no descriptor is left, or no memory
+                self._epoll.unregister(door.listener.fileno())
+                nursery.start_soon(self._rest, door)
+                return
+            spent[door.owner] += _FORWARD_COST
+            if not self._connections.take(door):
+                sock.close()
+                continue
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+            nursery.start_soon(self._converse, door, stream, IPv4Address(sender[0]))
+
+    def _answer(
+        self, query: bytes, question: Question, asker: Asker, bytes_max: int = MESSAGE_BYTES_MAX
+    ) -> bytes | None:
+        """The answer, where it is for us to give; None when the question is to be passed on."""
+        records = self._records(question, asker) if question.internet else None
+        if records is not None:
+            return answer(query, question, records, bytes_max=bytes_max)
+        if not self.names.asks_outside(asker):
+            return answer(query, question, code=Code.SERVER_FAILURE)
+        return None
+
+    def _records(self, question: Question, asker: Asker) -> list[bytes] | None:
+        address = question.reverse
+        if address is not None:
+            found = self.names.names_of(asker, address)
+            return None if found is None else name_records(question.kind, found)
+        addresses = self.names.addresses_of(asker, question.name)
+        if addresses is None:
+            return None
+        records = address_records(question.kind, addresses)
+        if len(records) > 1:
+            self._rotation[question.kind] += 1
+            first = self._rotation[question.kind] % len(records)
+            return records[first:] + records[:first]
+        return records
+
+    def _servers(self, asker: Asker) -> tuple[str, ...]:
+        given = self.names.servers_of(asker)
+        return self.upstream.current().upstream if given is None else given
+
+    async def _pass_on(
+        self,
+        door: _Door,
+        query: bytes,
+        question: Question,
+        servers: tuple[str, ...],
+        sender: tuple[str, int],
+    ) -> None:
+        with self._queries.taken(door):
+            reply = await forward_datagram(query, question, servers)
+        _reply(door, reply, sender)
+
+    async def _converse(self, door: _Door, stream: trio.SocketStream, address: IPv4Address) -> None:
+        with self._connections.taken(door), stream.socket:
+            try:
+                while await self._exchange(door, stream, address):
+                    pass
+            except trio.BrokenResourceError:
+                return  # the asker has gone
+
+    async def _exchange(self, door: _Door, stream: trio.SocketStream, address: IPv4Address) -> bool:
+        """One query of a connection and its answer; whether there may be more."""
+        await trio.sleep(PAUSE_SECONDS)
+        query = None
+        with trio.move_on_after(IDLE_SECONDS):
+            query = await receive_message(stream)
+        question = None if query is None else query_of(query)
+        asker = self.names.asker(door.number, address)
+        if query is None or question is None or asker is None:
+            return False
+        reply = self._answer(query, question, asker)
+        if reply is None:
+            reply = await forward_stream(query, question, self._servers(asker))
+        with trio.move_on_after(IDLE_SECONDS) as sending:
+            await send_message(stream, reply)
+        return not sending.cancelled_caught
+
+    async def _rest(self, door: _Door) -> None:
+        await trio.sleep(_REST_SECONDS)
+        if self._doors.get(door.number) is door:
+            self._epoll.register(door.listener.fileno(), select.EPOLLIN)
 
 
-async def _bound(
-    kind: int, gateway: IPv4Address, interface: str, port: int
-) -> trio.socket.SocketType:
-    sock = trio.socket.socket(socket.AF_INET, kind)
-    try:
+def _bound(kind: int, gateway: IPv4Address, interface: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK)
+    with _closing_unless_kept(sock):
         if kind == socket.SOCK_STREAM:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode() + b"\0")
-        await sock.bind((str(gateway), port))
-    except BaseException:
-        sock.close()
-        raise
+        sock.bind((str(gateway), port))
     return sock
 
 
-async def _serve_datagrams(
-    sock: trio.socket.SocketType, upstream: Callable[[], HostResolvers]
-) -> None:
-    free = trio.Semaphore(QUERIES_MAX)
-
-    async def answer(query: bytes, sender: tuple[str, int]) -> None:
-        try:
-            reply = await _ask_datagram(query, upstream().upstream)
-            await sock.sendto(reply, sender)
-        except OSError:
-            return  # the asker has gone, with its link perhaps
-        finally:
-            free.release()
-
-    async with trio.open_nursery() as nursery:
-        while True:
-            query, sender = await sock.recvfrom(_MESSAGE_BYTES_MAX)
-            if not is_query(query):
-                continue
-            try:
-                free.acquire_nowait()
-            except trio.WouldBlock:
-                continue
-            nursery.start_soon(answer, query, sender)
+@contextmanager
+def _closing_unless_kept(sock: socket.socket) -> Iterator[None]:
+    """What fails meanwhile closes the socket."""
+    try:
+        yield
+    except BaseException:
+        sock.close()
+        raise
 
 
-async def _serve_streams(
-    listener: trio.socket.SocketType, upstream: Callable[[], HostResolvers]
-) -> None:
-    free = trio.Semaphore(CONNECTIONS_MAX)
-
-    async def converse(sock: trio.socket.SocketType) -> None:
-        try:
-            with trio.SocketStream(sock).socket:
-                await _converse(trio.SocketStream(sock), upstream)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-            return  # the asker has gone
-        finally:
-            free.release()
-
-    async with trio.open_nursery() as nursery:
-        while True:
-            await free.acquire()
-            try:
-                sock, _ = await listener.accept()
-            except OSError:
-                free.release()  # it went before we took it, or we are out of descriptors
-                await trio.sleep(0.1)
-                continue
-            nursery.start_soon(converse, sock)
-
-
-async def _converse(stream: trio.SocketStream, upstream: Callable[[], HostResolvers]) -> None:
-    while True:
-        with trio.move_on_after(IDLE_SECONDS) as idle:
-            query = await _receive(stream)
-        if idle.cancelled_caught or query is None or not is_query(query):
-            return
-        reply = await _ask_stream(query, upstream().upstream)
-        with trio.move_on_after(IDLE_SECONDS) as idle:
-            await stream.send_all(_LENGTH.pack(len(reply)) + reply)
-        if idle.cancelled_caught:
-            return
-
-
-async def _ask_datagram(query: bytes, servers: tuple[str, ...]) -> bytes:
-    for server in servers:
-        with trio.move_on_after(EXCHANGE_SECONDS):
-            try:
-                return await _exchange_datagram(query, server)
-            except OSError:
-                continue
-    return failure(query)
-
-
-async def _exchange_datagram(query: bytes, server: str) -> bytes:
-    question = question_of(query)
-    assert question is not None
-    number = secrets.randbits(16)
-    with trio.socket.socket(_family(server), socket.SOCK_DGRAM) as sock:
-        await sock.connect((server, PORT))
-        await sock.send(_LENGTH.pack(number) + query[2:])
-        while True:
-            reply = await sock.recv(_MESSAGE_BYTES_MAX)
-            if answers(reply, number, question):
-                return query[:2] + reply[2:]
-
-
-async def _ask_stream(query: bytes, servers: tuple[str, ...]) -> bytes:
-    question = question_of(query)
-    assert question is not None
-    for server in servers:
-        number = secrets.randbits(16)
-        with trio.move_on_after(EXCHANGE_SECONDS):
-            try:
-                reply = await _exchange_stream(_LENGTH.pack(number) + query[2:], server)
-            except (OSError, trio.BrokenResourceError):
-                continue
-            if reply is not None and answers(reply, number, question):
-                return query[:2] + reply[2:]
-    return failure(query)
-
-
-async def _exchange_stream(query: bytes, server: str) -> bytes | None:
-    with trio.socket.socket(_family(server), socket.SOCK_STREAM) as sock:
-        await sock.connect((server, PORT))
-        stream = trio.SocketStream(sock)
-        await stream.send_all(_LENGTH.pack(len(query)) + query)
-        return await _receive(stream)
-
-
-async def _receive(stream: trio.SocketStream) -> bytes | None:
-    """The next message of a stream; None at its end."""
-    head = await _exactly(stream, _LENGTH.size)
-    return None if head is None else await _exactly(stream, _LENGTH.unpack(head)[0])
-
-
-async def _exactly(stream: trio.SocketStream, count: int) -> bytes | None:
-    data = bytearray()
-    while len(data) < count:
-        piece = await stream.receive_some(count - len(data))
-        if not piece:
-            return None
-        data += piece
-    return bytes(data)
-
-
-def _family(server: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in server else socket.AF_INET
+def _reply(door: _Door, message: bytes, sender: tuple[str, int]) -> None:
+    try:
+        door.datagrams.sendto(message, sender)
+    except OSError:
+        return  # the asker has gone, with its link perhaps; or does not read: it asks again

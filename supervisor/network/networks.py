@@ -32,8 +32,10 @@ from supervisor.linux.nftables import Changes, open_nftables
 from supervisor.network import endpoints, views
 from supervisor.network.addresses import mac_of
 from supervisor.network.bridges import Bridges, Raised
-from supervisor.network.dns import Upstream
+from supervisor.network.dns import NameServer
+from supervisor.network.dns_upstream import Upstream
 from supervisor.network.endpoints import Endpoint, Mode, Network, NetworkView, Seat
+from supervisor.network.names import Names
 from supervisor.network.neighbours import CHAIN, Neighbours
 from supervisor.network.occupancy import Occupancy
 from supervisor.network.publishing import BoundPort, Chooser, Hold, hold_again, hold_all, overlap
@@ -406,7 +408,7 @@ class Networks:
         )
         if seat.mode is Mode.NONE:
             return common
-        host = self._bridges.upstream.current()
+        host = self._bridges.name_server.upstream.current()
         common = attrs.evolve(common, search=host.search, resolver_options=host.options)
         if network is None or seat.address is None:
             return attrs.evolve(common, resolvers=host.upstream)
@@ -477,8 +479,7 @@ async def open_networks(
                     links=links,
                     filter=nftables,
                     neighbours=Neighbours(spawner, bridges_prefix, config.instance),
-                    upstream=Upstream(),
-                    nursery=nursery,
+                    name_server=NameServer(Names(), Upstream()),
                 )
                 occupancy = Occupancy(endings)
                 chooser = Chooser(settings.ephemeral_first, settings.ephemeral_last)
@@ -489,6 +490,7 @@ async def open_networks(
                 await in_thread(lambda: pins.mkdir(mode=0o700, parents=True, exist_ok=True))
                 await networks.load()
                 nursery.start_soon(occupancy.run)
+                nursery.start_soon(bridges.name_server.run)
                 nursery.start_soon(networks.watch_filter)
                 try:
                     yield networks

@@ -480,7 +480,7 @@ async def test_names_resolve_through_the_gateway_where_the_resolver_is_on_loopba
 ) -> None:
     resolv_conf = tmp_path / "resolv.conf"
     resolv_conf.write_text("nameserver 127.9.9.9\n")
-    world.networks._bridges.upstream.host_file = resolv_conf
+    world.networks._bridges.name_server.upstream.host_file = resolv_conf
     await world.nursery.start(upstream, "127.9.9.9")
     ann, ben = await world.seat("a", ANN, serves=False), await world.seat("b", BEN, serves=False)
     assert ann.resolvers == (ann.gateway,)
