@@ -33,6 +33,14 @@ DEFAULT_CAPABILITIES = frozenset(
 
 SAFE_SYSCTLS = frozenset(
     {
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shm_rmid_forced",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
         "net.core.somaxconn",
         "net.ipv4.ip_local_port_range",
         "net.ipv4.ip_unprivileged_port_start",
@@ -42,14 +50,21 @@ SAFE_SYSCTLS = frozenset(
         "net.ipv4.tcp_keepalive_probes",
         "net.ipv4.tcp_keepalive_time",
         "net.ipv4.tcp_syncookies",
+        "net.ipv6.conf.all.disable_ipv6",
+        "net.ipv6.conf.default.disable_ipv6",
+        "net.ipv6.conf.lo.disable_ipv6",
     }
 )
-"""Of the network namespace alone, and without a say in what is routed or accepted."""
+"""Of the container's own IPC namespace (with those in ``fs.mqueue``), or of its network namespace alone and without a
+say in what is routed or accepted."""
 
+RUNTIMES = frozenset({"crun", "runc"})
 OWN_NETWORKS = frozenset({"default", "bridge", "none"})
 OWN_IPC = frozenset({"private", "shareable", "none"})
 PRIVATE_PROPAGATION = frozenset({"private", "rprivate"})
 NO_NEW_PRIVILEGES = "no-new-privileges"
+NO_MODULES = ("apparmor=unconfined", "label=disable")
+"""What is so anyway: no security module confines a container."""
 TMPFS_FLAGS = frozenset(
     {"ro", "rw", "exec", "noexec", "suid", "nosuid", "nodev", "noatime", "sync", "async"}
 )
@@ -94,7 +109,9 @@ def capabilities(value: object, _: Bounds) -> Iterable[Objection]:
 def security_options(value: object, _: Bounds) -> Iterable[Objection]:
     """Options as ``--security-opt`` takes them."""
     for option in _texts(value):
-        if option == NO_NEW_PRIVILEGES:
+        if option in {NO_NEW_PRIVILEGES, "seccomp=builtin", *NO_MODULES}:
+            continue
+        if option.startswith("seccomp={"):  # only ever takes away from the default profile
             continue
         rule = next(
             (rule for start, rule in _SECURITY_RULES if option.startswith(start)), "security-option"
@@ -105,7 +122,7 @@ def security_options(value: object, _: Bounds) -> Iterable[Objection]:
 def sysctls(value: object, _: Bounds) -> Iterable[Objection]:
     """Kernel parameters by name."""
     for name in _keys(value):
-        if name not in SAFE_SYSCTLS:
+        if name not in SAFE_SYSCTLS and not name.startswith("fs.mqueue."):
             yield Objection("sysctl", f"the kernel parameter {name} is asked for")
 
 

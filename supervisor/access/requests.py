@@ -182,6 +182,7 @@ class ContainerRequest:
     mac_address: str = ""
     ip_address: str = ""
     aliases: tuple[str, ...] = ()
+    platform: str = ""
     unknown_fields: tuple[str, ...] = ()
 
 

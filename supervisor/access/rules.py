@@ -48,7 +48,11 @@ def _bounded(rule: str, allowed: str, check: Check) -> Line:
 _NETWORK = _bounded(
     "network", "default, bridge, none", checks.one_of(checks.OWN_NETWORKS, "network")
 )
-_SECURITY = _bounded("security-option", "no-new-privileges", checks.security_options)
+_SECURITY = _bounded(
+    "security-option",
+    "no-new-privileges, and a seccomp profile, which takes away from the default one",
+    checks.security_options,
+)
 _CGROUP_PARENT = _admin("cgroup-parent", "the owner's own cgroup, by leaving it out")
 _PRIVILEGED = _admin("privileged", "running without --privileged: the owner's root, not the host's")
 
@@ -75,7 +79,7 @@ CONTAINER: Mapping[str, Line] = {
         "publish_all",
     ),
     **_free("auto_remove", "cap_drop", "group_add", "shm_bytes", "init"),
-    **_free("dns", "dns_search", "dns_options", "extra_hosts", "aliases"),
+    **_free("dns", "dns_search", "dns_options", "extra_hosts", "aliases", "platform"),
     **_parts("health", "mounts", "ports", "resources", "log", "restart"),
     "network_mode": _NETWORK,
     "privileged": _PRIVILEGED,
@@ -98,12 +102,18 @@ CONTAINER: Mapping[str, Line] = {
     "devices": _admin(
         "device", "the container's own /dev: null, zero, full, random, urandom, tty, ptmx, shm"
     ),
-    "sysctls": _bounded("sysctl", ", ".join(sorted(checks.SAFE_SYSCTLS)), checks.sysctls),
+    "sysctls": _bounded(
+        "sysctl", ", ".join(sorted({*checks.SAFE_SYSCTLS, "fs.mqueue.*"})), checks.sysctls
+    ),
     "ulimits": _bounded("ulimit", "limits up to the host's hard ones", checks.ulimits),
     "volumes_from": _admin("foreign-volume", "each volume by its name with -v"),
     "links": _admin("foreign-namespace", "a network that the containers share"),
     "oom_score_adj": _bounded("oom-score", "0 and above", checks.not_negative("oom-score")),
-    "runtime": _admin("runtime", "the runtime the daemon took, by leaving it out"),
+    "runtime": _bounded(
+        "runtime",
+        "the runtime the daemon took, by its name",
+        checks.one_of(checks.RUNTIMES, "runtime"),
+    ),
     "masked_paths": _admin("masked-paths", "the default masked paths, by leaving it out"),
     "readonly_paths": _admin("masked-paths", "the default read-only paths, by leaving it out"),
     "annotations": _admin("annotations", "labels"),

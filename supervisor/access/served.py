@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 import attrs
 
 from protocol.errors import Fault
+from supervisor.access.checks import NO_MODULES
 from supervisor.access.policy import TOLD_MAX, Action, Request, default_of, parts_of, shown
 from supervisor.access.requests import (
     BuildRequest,
@@ -34,10 +35,6 @@ def _one_of(*values: object) -> Served:
     return lambda value: value in values
 
 
-def _all_of(*values: object) -> Served:
-    return lambda given: isinstance(given, tuple) and set(given) <= set(values)
-
-
 def _always(_: object) -> bool:
     return True
 
@@ -47,8 +44,14 @@ def _no_probe(value: object) -> bool:
     return isinstance(value, HealthRequest) and value.test == ("NONE",)
 
 
-_NO_MODULES = ("apparmor=unconfined", "label=disable")
-"""What is so anyway: no security module confines a container here."""
+def _security_options(value: object) -> bool:
+    """No security module confines a container here, so that to be without one is what happens anyway."""
+    return isinstance(value, tuple) and all(
+        option in {"no-new-privileges", "seccomp=unconfined", "seccomp=builtin", *NO_MODULES}
+        or option.startswith("seccomp={")
+        for option in value
+    )
+
 
 _SERVED: tuple[Served, str] = (_always, "")
 
@@ -62,25 +65,20 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
         "ipc_mode": (_one_of("private", "shareable", "none", "host"), "only private and host are"),
         "uts_mode": (_one_of("private", "host"), "only private and host are"),
         "userns_mode": (_one_of("remap", "host"), "only remap and host are"),
-        "cgroupns_mode": (_one_of("private"), "only private is"),
+        "cgroupns_mode": (_one_of("private", "host"), "only private and host are"),
         "security_opt": (
-            _all_of("no-new-privileges", "seccomp=unconfined", *_NO_MODULES),
-            "only no-new-privileges and seccomp=unconfined are",
+            _security_options,
+            "only no-new-privileges, seccomp=unconfined, and seccomp= with a profile are",
         ),
         "health": (_no_probe, "probes are kept with an image and not run; look with `docker exec`"),
         "devices": (_never, "bind what a device serves, such as its socket, instead"),
         "init": (_never, "let the program itself reap its children"),
-        "publish_all": (_never, "name each port with -p"),
-        "group_add": (_never, "supplementary groups of the owner are kept by themselves"),
-        "domainname": (_never, "put it into the host name"),
         "cgroup_parent": (_never, "each container is in its owner's cgroup"),
-        "runtime": (_never, "the daemon takes the runtime that works best on this host"),
         "volumes_from": (_never, "name the volumes with -v"),
         "links": (_never, "publish a port, or use one container"),
         "mac_address": (_never, ""),
         "ip_address": (_never, ""),
         "aliases": (_never, ""),
-        "annotations": (_never, "use labels"),
     },
     RestartRequest: {"name": (_one_of("no"), "start it again with `docker start`")},
     MountRequest: {"subpath": (_never, "mount the whole volume")},

@@ -216,7 +216,7 @@ def _files(work: RunWork, place: _Place) -> tuple[SpecMount, ...]:
     endpoint, hostname = place.endpoint, place.step_id[:HOSTNAME_CHARACTERS]
     texts = {
         "/etc/hostname": f"{hostname}\n",
-        "/etc/hosts": files.hosts(hostname, endpoint.address, work.extra_hosts),
+        "/etc/hosts": files.hosts(hostname, endpoint.address, work.extra_hosts, endpoint.gateway),
         "/etc/resolv.conf": files.resolv_conf(
             endpoint.resolvers, endpoint.search, endpoint.resolver_options
         ),

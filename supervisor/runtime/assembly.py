@@ -17,7 +17,9 @@ import orjson
 from attrs import evolve, frozen
 
 from supervisor.access.owners import Owner
+from supervisor.access.requests import ContainerRequest
 from supervisor.linux import mounts
+from supervisor.linux.cgroup import Cgroups
 from supervisor.network.networks import Endpoint
 from supervisor.runtime import spec
 from supervisor.runtime.cgroup_tree import container_group, limits_of
@@ -28,7 +30,7 @@ from supervisor.runtime.identity_files import identity_files
 from supervisor.runtime.parts import Parts, own_directory
 from supervisor.runtime.passwd import ContainerUser
 from supervisor.runtime.records import ContainerRecord
-from supervisor.runtime.seccomp import runtime_seccomp
+from supervisor.runtime.seccomp import container_seccomp
 from supervisor.runtime.spec import SpecInputs, SpecMount
 from supervisor.tasks import each_to_its_end, finish_within, in_thread, together
 
@@ -103,7 +105,7 @@ async def _assemble(parts: Parts, record: ContainerRecord, meanwhile: Job) -> Su
             record.name,
             owner,
             record.request.network_mode,
-            record.request.ports,
+            record.ports,
             user_pin,
         )
 
@@ -199,15 +201,12 @@ def _spec(  # noqa: PLR0913, PLR0917  # everything that was made, put into one v
     confined = parts.confines_devices(owner)
     wished = process_inputs(record, user, devices_confined=confined)
     process = evolve(wished, capabilities=parts.within_bounds(wished.capabilities))
-    unconfined = request.privileged or "seccomp=unconfined" in request.security_opt
-    seccomp = (
-        None if unconfined else runtime_seccomp(parts.profile, frozenset(process.capabilities))
-    )
     inputs = SpecInputs(
         process=process,
         rootfs=rootfs,
         id_map=owner.id_map,
         hostname=record.hostname,
+        domainname=request.domainname,
         read_only_rootfs=request.read_only_rootfs,
         user_namespace=user_pin,
         network_namespace=endpoint.netns_pin,
@@ -216,10 +215,27 @@ def _spec(  # noqa: PLR0913, PLR0917  # everything that was made, put into one v
         host_uts=request.uts_mode == "host",
         cgroups_path=parts.tree.cgroups.runtime_path(group) if parts.runtime.places else None,
         cgroup_mount=parts.tree.cgroups.kind == "v2",
+        cgroup_namespace=private_cgroups(request, parts.tree.cgroups),
         mounts=shown,
         shm_bytes=request.shm_bytes or parts.config.runtime.shm_bytes,
-        seccomp=seccomp,
+        seccomp=container_seccomp(
+            parts.profile, request, frozenset(process.capabilities), narrowed=owner.remapped
+        ),
+        masked_paths=_or_default(request.masked_paths, spec.MASKED_PATHS),
+        readonly_paths=_or_default(request.readonly_paths, spec.READONLY_PATHS),
         sysctls=request.sysctls,
         privileged=request.privileged,
+        annotations=request.annotations,
     )
     return spec.build_spec(inputs)
+
+
+def _or_default(given: tuple[str, ...] | None, default: tuple[str, ...]) -> tuple[str, ...]:
+    return default if given is None else given
+
+
+def private_cgroups(request: ContainerRequest, cgroups: Cgroups) -> bool:
+    """Whether the container is the root of what it sees of the cgroup tree: Docker's default where that is v2."""
+    return request.cgroupns_mode == "private" or (
+        cgroups.kind == "v2" and request.cgroupns_mode != "host"
+    )

@@ -22,6 +22,11 @@ _NOT_FOUND = (
 _NOT_EXECUTABLE = re.compile(
     r"permission denied|is a directory|exec format error|open executable", re.IGNORECASE
 )
+_ASKED_FOR = re.compile(
+    r"(write to|open) `?/proc/sys/|write sysctl|mount(ing)? [`\"]tmpfs[`\"].*invalid argument",
+    re.IGNORECASE,
+)
+"""A value that only the kernel could judge, and did."""
 
 
 def start_failure(name: str, error: BakehouseError) -> BakehouseError:
@@ -29,7 +34,7 @@ def start_failure(name: str, error: BakehouseError) -> BakehouseError:
     if error.message.startswith("cannot "):
         return error
     text, code = reworded(error.message)
-    kind = InvalidArgument if code else type(error)
+    kind = InvalidArgument if code or _ASKED_FOR.search(text) else type(error)
     return kind(f"cannot start container {name}: {text}", error.hint, error.faults)
 
 

@@ -25,13 +25,14 @@ from supervisor.errors import (
     ResourceExhausted,
 )
 from supervisor.linux import mounts
-from supervisor.runtime.creation import ImageFacts, checked_name, container_record
+from supervisor.runtime.creation import ImageFacts, check_platform, container_record
 from supervisor.runtime.execs import Exec, new_exec
 from supervisor.runtime.keeper import Keeper
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.logs import LogEntry, LogQuery, read_log
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.records import ContainerRecord, ContainerState, MountRecord
+from supervisor.runtime.sanity import checked_name
 from supervisor.runtime.status import VISIBLE, Cause, advance
 from supervisor.store.images import User
 from supervisor.tasks import finish_within, in_thread
@@ -123,15 +124,15 @@ class Containers:
         self._admit(identity)
         image = await parts.store.images.resolve(identity, request.image)
         remapped = not identity.admin or request.userns_mode == "remap"
+        check_platform(request, image.config)
         facts = ImageFacts(image.id, image.layers, image.config.config)
-        cpus = os.cpu_count() or 1
         record = container_record(
             request,
             facts,
             identity.owner,
             self._names[identity.owner],
             remapped=remapped,
-            cpus=cpus,
+            host=parts.host,
         )
         owner = await parts.owners.owner_of(identity, remapped=remapped)
         self._reserve(record)

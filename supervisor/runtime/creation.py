@@ -7,25 +7,22 @@ drops its command; environment, labels, ports and volumes are put over the image
 from __future__ import annotations
 
 import posixpath
-import re
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from attrs import frozen
 
 from protocol.errors import Fault
-from supervisor.access.requests import ContainerRequest, MountKind, MountRequest, Resources
+from supervisor.access.requests import ContainerRequest, MountKind, MountRequest
 from supervisor.clock import now_ns
-from supervisor.errors import InvalidArgument, faulty
-from supervisor.oci.image import Execution
+from supervisor.errors import NotFound, faulty
+from supervisor.oci.image import Execution, ImageConfig
 from supervisor.runtime.names import random_name
 from supervisor.runtime.records import ContainerRecord, MountRecord
+from supervisor.runtime.sanity import Host, kernels_own, request_faults
 from supervisor.runtime.signals import parse_signal
 from supervisor.runtime.spec import merge_environment
 
-NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-NAME_CHARACTERS_MAX = 128
-HOSTNAME_CHARACTERS_MAX = 63
 DEFAULT_STOP_SIGNAL = "SIGTERM"
 
 
@@ -45,7 +42,7 @@ def container_record(
     taken: Collection[str],
     *,
     remapped: bool,
-    cpus: int,
+    host: Host,
 ) -> ContainerRecord:
     """The record of a new container.
 
@@ -55,7 +52,7 @@ def container_record(
         owner: Whose it will be.
         taken: Names of the owner's other containers, so that one made up here is free.
         remapped: It runs in the owner's user namespace.
-        cpus: How many this host has.
+        host: Where it will run.
 
     Raises:
         InvalidArgument: It makes no sense; every fault is told.
@@ -63,7 +60,9 @@ def container_record(
     identity = secrets.token_hex(32)
     execution = image.execution
     entrypoint, command = _command(request, execution)
-    faults = [*_faults(request, entrypoint, command), *_resource_faults(request.resources, cpus)]
+    faults = list(request_faults(request, host, remapped=remapped))
+    if not (entrypoint or command):
+        faults.append(Fault("no command specified", hint="name one, or use an image with a CMD"))
     if faults:
         raise faulty(f"cannot create a container from {request.image}", faults)
     working_dir = posixpath.normpath(request.working_dir or execution.working_dir or "/")
@@ -93,18 +92,21 @@ def container_record(
     )
 
 
-def checked_name(name: str) -> str:
-    """``name``, if a container may be called so.
+def check_platform(request: ContainerRequest, image: ImageConfig) -> None:
+    """The image is of the platform that was asked for, if one was.
 
     Raises:
-        InvalidArgument: It may not; Docker's wording.
+        NotFound: It is not; Docker's wording.
     """
-    name = name.removeprefix("/")
-    if not NAME.fullmatch(name) or len(name) > NAME_CHARACTERS_MAX:
-        raise InvalidArgument(
-            f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+    if not request.platform:
+        return
+    system, _, architecture = request.platform.partition("/")
+    actual = f"{image.os}/{image.architecture}"
+    if system != image.os or architecture.partition("/")[0] not in {"", image.architecture}:
+        raise NotFound(
+            f"image with reference {request.image} was found but does not provide the specified platform"
+            f" ({request.platform}): it is {actual}"
         )
-    return name
 
 
 def _command(
@@ -117,88 +119,11 @@ def _command(
     return execution.entrypoint, command
 
 
-def _faults(
-    request: ContainerRequest,
-    entrypoint: tuple[str, ...] | None,
-    command: tuple[str, ...] | None,
-) -> list[Fault]:
-    faults = []
-    if request.name:
-        try:
-            checked_name(request.name)
-        except InvalidArgument as error:
-            faults.append(Fault(error.message))
-    if not (entrypoint or command):
-        faults.append(Fault("no command specified", hint="name one, or use an image with a CMD"))
-    if request.working_dir and not request.working_dir.startswith("/"):
-        faults.append(
-            Fault(f"the working directory {request.working_dir!r} is not an absolute path")
-        )
-    if len(request.hostname) > HOSTNAME_CHARACTERS_MAX:
-        faults.append(Fault(f"the host name is longer than {HOSTNAME_CHARACTERS_MAX} characters"))
-    faults += [
-        Fault(f"the environment entry {entry!r} has no name")
-        for entry in request.env
-        if entry.startswith("=")
-    ]
-    faults += _mount_faults(request.mounts)
-    return faults
-
-
-def _resource_faults(resources: Resources, cpus: int) -> list[Fault]:
-    """What this host has not got; Docker's wording."""
-    faults = []
-    if resources.cpu_nanos > cpus * 1_000_000_000:
-        faults.append(
-            Fault(
-                f"Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
-            )
-        )
-    highest = max(map(int, re.findall("[0-9]+", resources.cpuset_cpus)), default=0)
-    if highest >= cpus:
-        faults.append(
-            Fault(
-                f"Requested CPUs are not available - requested {resources.cpuset_cpus},"
-                f" available: 0-{cpus - 1}"
-            )
-        )
-    return faults
-
-
-def _mount_faults(mounts: Sequence[MountRequest]) -> list[Fault]:
-    faults, seen = [], set()
-    for mount in mounts:
-        target = posixpath.normpath(mount.target)
-        if not mount.target.startswith("/"):
-            faults.append(
-                Fault(f"invalid mount path: {mount.target!r}: mount path must be absolute")
-            )
-        elif _kernels_own(target):
-            faults.append(Fault(f"invalid mount path: {target}: it is the kernel's own place"))
-        elif target == "/":
-            faults.append(Fault("invalid specification: destination can't be '/'"))
-        elif target in seen:
-            faults.append(Fault(f"Duplicate mount point: {target}"))
-        seen.add(target)
-        if mount.kind is MountKind.BIND and not mount.source.startswith("/"):
-            faults.append(
-                Fault(f"invalid mount source {mount.source!r}: it must be an absolute path")
-            )
-    return faults
-
-
-def _kernels_own(target: str) -> bool:
-    """Where the runtime mounts what the container's safety rests on; places in /dev and /sys/fs are free, as in Docker."""
-    if target.startswith("/sys/fs/"):
-        return False
-    return target in {"/proc", "/sys", "/dev"} or target.startswith(("/proc/", "/sys/"))
-
-
 def _mounts(request: ContainerRequest, execution: Execution) -> tuple[MountRecord, ...]:
     records = {record.target: record for record in map(_mount_record, request.mounts)}
     for path in (*execution.volumes, *request.anonymous_volumes):
         target = posixpath.normpath(posixpath.join("/", path))  # an image may say ../../x
-        if target != "/" and not _kernels_own(target):
+        if target != "/" and not kernels_own(target):
             records.setdefault(target, MountRecord(MountKind.VOLUME, target, anonymous=True))
     return tuple(records.values())
 

@@ -144,7 +144,12 @@ class Exec:
         root_fd = await mounts.open_in_mounts(parts.spawner, rootfs)
         try:
             user = await in_thread(
-                lambda: container_user(root_fd, request.user or container.user, owner)
+                lambda: container_user(
+                    root_fd,
+                    request.user or container.user,
+                    owner,
+                    container.request.group_add,
+                )
             )
         finally:
             os.close(root_fd)

@@ -14,12 +14,21 @@ LOCAL_NAMES = (
 )
 
 
-def hosts(hostname: str, address: str, extra: Sequence[str]) -> str:
-    """``/etc/hosts``: the local names, what was asked for (``name:address``), and the container's own name."""
+HOST_GATEWAY = "host-gateway"
+"""Stands for the host's address as the container reaches it."""
+
+
+def hosts(hostname: str, address: str, extra: Sequence[str], gateway: str = "") -> str:
+    """``/etc/hosts``: the local names, what was asked for (``name:address``), and the container's own name.
+
+    Without a ``gateway`` (it has no network) what asks for the host is left out.
+    """
     lines = list(LOCAL_NAMES)
     for entry in extra:
         name, _, where = entry.partition(":")
-        lines.append(f"{where}\t{name}")
+        where = gateway if where == HOST_GATEWAY else where
+        if where:
+            lines.append(f"{where}\t{name}")
     if address:
         lines.append(f"{address}\t{hostname}")
     return "\n".join(lines) + "\n"

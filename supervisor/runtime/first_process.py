@@ -6,16 +6,19 @@ nothing but names.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from supervisor.access.owners import Owner
 from supervisor.errors import InvalidArgument
 from supervisor.linux import beneath, mounts
 from supervisor.linux.idmap import IdMap
 from supervisor.runtime import spec
-from supervisor.runtime.passwd import ContainerUser, resolve_user
+from supervisor.runtime.passwd import ContainerUser, resolve_group, resolve_user
 from supervisor.runtime.records import ContainerRecord
 from supervisor.runtime.spec import ProcessInputs
 
 ACCOUNT_FILE_BYTES_MAX = 1_048_576
+RLIM_INFINITY = 2**64 - 1
 
 
 def settle_in(root_fd: int, record: ContainerRecord, owner: Owner) -> ContainerUser:
@@ -24,24 +27,28 @@ def settle_in(root_fd: int, record: ContainerRecord, owner: Owner) -> ContainerU
     Raises:
         InvalidArgument: The image does not know the user, or the owner has no such ids.
     """
-    user = container_user(root_fd, record.user, owner)
+    user = container_user(root_fd, record.user, owner, record.request.group_add)
     check_mapped(user, owner)
     make_working_directory(root_fd, record.working_dir, owner.id_map)
     return user
 
 
-def container_user(root_fd: int, user: str, owner: Owner) -> ContainerUser:
+def container_user(
+    root_fd: int, user: str, owner: Owner, group_add: Sequence[str] = ()
+) -> ContainerUser:
     """Who ``user`` is by the image's accounts, with the owner's mapped groups for who runs as the owner.
+
+    ``group_add`` are further groups, by name or number.
 
     Raises:
         InvalidArgument: The image does not know the name.
     """
-    resolved = resolve_user(
-        user, account_file(root_fd, "etc/passwd"), account_file(root_fd, "etc/group")
-    )
-    if resolved.uid != 0 or not owner.supplementary:
-        return resolved
-    gids = tuple(dict.fromkeys((*resolved.additional_gids, *owner.supplementary)))
+    groups = account_file(root_fd, "etc/group")
+    resolved = resolve_user(user, account_file(root_fd, "etc/passwd"), groups)
+    added = [resolve_group(name, groups) for name in group_add]
+    if resolved.uid == 0:
+        added += owner.supplementary
+    gids = tuple(dict.fromkeys((*resolved.additional_gids, *added)))
     return ContainerUser(resolved.uid, resolved.gid, gids, resolved.home)
 
 
@@ -55,10 +62,12 @@ def check_mapped(user: ContainerUser, owner: Owner) -> None:
         return
     try:
         owner.id_map.uid_outside(user.uid)
-        owner.id_map.gid_outside(user.gid)
+        for gid in (user.gid, *user.additional_gids):
+            owner.id_map.gid_outside(gid)
     except LookupError as error:
         raise InvalidArgument(
-            f"cannot run as user {user.uid}:{user.gid}: your containers have the ids 0 to 65535"
+            f"cannot run as user {user.uid}:{user.gid} with the groups {list(user.additional_gids)}:"
+            " your containers have the ids 0 to 65535"
         ) from error
 
 
@@ -113,10 +122,14 @@ def process_inputs(
         user=user,
         terminal=request.tty,
         capabilities=capabilities_of(record, devices_confined=devices_confined),
-        no_new_privileges="no-new-privileges" in request.security_opt
-        or "no-new-privileges:true" in request.security_opt,
+        no_new_privileges="no-new-privileges" in request.security_opt,
         rlimits=tuple(
-            (f"RLIMIT_{name.upper()}", soft, hard) for name, soft, hard in request.ulimits
+            (f"RLIMIT_{name.upper()}", _limit(soft), _limit(hard))
+            for name, soft, hard in request.ulimits
         ),
         oom_score_adj=request.oom_score_adj or None,
     )
+
+
+def _limit(value: int) -> int:
+    return RLIM_INFINITY if value < 0 else value

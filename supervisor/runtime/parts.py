@@ -19,6 +19,7 @@ from supervisor.monitor.monitor import Monitor
 from supervisor.network.networks import Networks
 from supervisor.runtime.cgroup_tree import CgroupTree
 from supervisor.runtime.oci_runtime import OciRuntime
+from supervisor.runtime.sanity import Host
 from supervisor.runtime.seccomp import Profile
 from supervisor.store.store import Store
 
@@ -57,6 +58,16 @@ class Parts:
     def data_root(self) -> Path:
         """What is kept."""
         return self.config.data_root
+
+    @property
+    def host(self) -> Host:
+        """What a request for a container must fit."""
+        return Host(
+            cpus=os.cpu_count() or 1,
+            hard_limits=self.audit.bounds.hard_limits,
+            raises_limits="CAP_SYS_RESOURCE" in self.bounding,
+            runtime=self.runtime.name,
+        )
 
     def confines_devices(self, owner: Owner) -> bool:
         """Whether something keeps the owner's processes from using a device node they made."""

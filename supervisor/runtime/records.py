@@ -13,7 +13,7 @@ import cattrs
 import orjson
 from cattrs.preconf.orjson import make_converter
 
-from supervisor.access.requests import ContainerRequest, ExecRequest, MountKind
+from supervisor.access.requests import ContainerRequest, ExecRequest, MountKind, PortRequest
 from supervisor.clock import rfc3339
 from supervisor.runtime.status import Status
 
@@ -75,6 +75,17 @@ class ContainerRecord:
     exposed_ports: tuple[str, ...]
     mounts: tuple[MountRecord, ...]
     remapped: bool
+
+    @property
+    def ports(self) -> tuple[PortRequest, ...]:
+        """What is published: what was asked for, and with ``--publish-all`` every other exposed port, anywhere."""
+        asked = self.request.ports
+        if not self.request.publish_all:
+            return asked
+        taken = {(port.container_port, port.protocol) for port in asked}
+        exposed = (port.partition("/") for port in self.exposed_ports)
+        wanted = ((int(number), protocol or "tcp") for number, _, protocol in exposed)
+        return (*asked, *(PortRequest(*port) for port in wanted if port not in taken))
 
     @property
     def short_id(self) -> str:

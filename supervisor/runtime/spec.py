@@ -140,7 +140,8 @@ class SpecInputs:
         user_namespace: The pinned namespace of a remapped owner.
         network_namespace: A pinned one; None means the host's.
         cgroups_path: For a runtime that places processes itself; None when we place them.
-        cgroup_mount: Whether a private, read-only view of the cgroup tree can be shown.
+        cgroup_mount: Whether a read-only view of the cgroup tree can be shown.
+        cgroup_namespace: Whether it is the root of what it sees of the tree.
         mounts: Added after the standard ones.
         seccomp: ``linux.seccomp``, or None for none.
     """
@@ -158,6 +159,7 @@ class SpecInputs:
     host_uts: bool = False
     cgroups_path: str | None = None
     cgroup_mount: bool = False
+    cgroup_namespace: bool = False
     mounts: tuple[SpecMount, ...] = ()
     shm_bytes: int = 67_108_864
     seccomp: Json | None = None
@@ -166,6 +168,7 @@ class SpecInputs:
     sysctls: Mapping[str, str] = field(factory=dict)
     privileged: bool = False
     devices: tuple[Json, ...] = ()
+    annotations: Mapping[str, str] = field(factory=dict)
 
 
 def build_spec(inputs: SpecInputs) -> dict[str, object]:
@@ -179,6 +182,10 @@ def build_spec(inputs: SpecInputs) -> dict[str, object]:
     }
     if inputs.hostname and not inputs.host_uts:
         spec["hostname"] = inputs.hostname
+    if inputs.domainname and not inputs.host_uts:
+        spec["domainname"] = inputs.domainname
+    if inputs.annotations:
+        spec["annotations"] = dict(inputs.annotations)
     return spec
 
 
@@ -297,7 +304,7 @@ def _linux(inputs: SpecInputs) -> dict[str, object]:
         "namespaces": _namespaces(inputs),
         "maskedPaths": [] if inputs.privileged else list(inputs.masked_paths),
         "readonlyPaths": [] if inputs.privileged else list(inputs.readonly_paths),
-        "sysctl": dict(inputs.sysctls),
+        "sysctl": _sysctls(inputs),
         "resources": {"devices": _device_rules(inputs)},
     }
     if inputs.devices:
@@ -312,6 +319,14 @@ def _linux(inputs: SpecInputs) -> dict[str, object]:
     return linux
 
 
+def _sysctls(inputs: SpecInputs) -> dict[str, str]:
+    """With the domain name, for runtimes that do not know its field yet; in a user namespace nobody may write it."""
+    sysctls = dict(inputs.sysctls)
+    if inputs.domainname and not inputs.host_uts and not inputs.id_map.remapped:
+        sysctls["kernel.domainname"] = inputs.domainname
+    return sysctls
+
+
 def _namespaces(inputs: SpecInputs) -> list[dict[str, object]]:
     spaces: list[dict[str, object]] = [{"type": "mount"}]
     spaces += [
@@ -323,7 +338,7 @@ def _namespaces(inputs: SpecInputs) -> list[dict[str, object]]:
         )
         if not host
     ]
-    if inputs.cgroup_mount:
+    if inputs.cgroup_namespace:
         spaces.append({"type": "cgroup"})
     if inputs.network_namespace is not None:
         spaces.append({"type": "network", "path": str(inputs.network_namespace)})

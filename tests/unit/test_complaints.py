@@ -37,6 +37,19 @@ def test_what_did_not_start_is_named_once() -> None:
     assert start_failure("web", known) is known
 
 
+@pytest.mark.parametrize(
+    "complaint",
+    [
+        "write to /proc/sys/net/core/somaxconn: Invalid argument",
+        "open `/proc/sys/net/core/nothing`: No such file or directory",
+        "mount `tmpfs` to `t`: Invalid argument",
+        'error mounting "tmpfs" to rootfs at "/t": mount tmpfs:/t: invalid argument',
+    ],
+)
+def test_a_value_the_kernel_refuses_is_the_requests_fault(complaint: str) -> None:
+    assert isinstance(start_failure("web", Internal(complaint)), InvalidArgument)
+
+
 def test_an_exec_that_cannot_run_is_126_unless_nothing_was_found() -> None:
     failure, code = exec_failure("web", Internal(CRUN_MISSING))
     assert (failure.message, code) == (f"cannot execute in container web: {NOT_FOUND}", 127)

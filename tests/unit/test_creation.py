@@ -8,8 +8,9 @@ import pytest
 from supervisor.access.requests import ContainerRequest, MountKind, MountRequest, Resources
 from supervisor.errors import InvalidArgument
 from supervisor.oci.image import Execution
-from supervisor.runtime.creation import ImageFacts, checked_name, container_record
+from supervisor.runtime.creation import ImageFacts, container_record
 from supervisor.runtime.records import ContainerRecord, dump, load_record
+from supervisor.runtime.sanity import Host, checked_name
 
 IMAGE = Execution(
     env=("PATH=/bin", "A=image"),
@@ -21,9 +22,12 @@ IMAGE = Execution(
 )
 
 
+HOST = Host(cpus=2, hard_limits={"nofile": 20_000})
+
+
 def make(request: ContainerRequest, execution: Execution = IMAGE) -> ContainerRecord:
     return container_record(
-        request, ImageFacts("sha256:1", ("l1",), execution), 1000, (), remapped=True, cpus=2
+        request, ImageFacts("sha256:1", ("l1",), execution), 1000, (), remapped=True, host=HOST
     )
 
 

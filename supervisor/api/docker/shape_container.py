@@ -19,6 +19,7 @@ from supervisor.errors import InvalidArgument
 
 CONTAINER_NAME = re.compile(r"/?([a-zA-Z0-9][a-zA-Z0-9_.-]+)")
 NAME_LENGTH_MAX = 255
+PLATFORM = re.compile(r"linux(/[a-z0-9_-]{1,32}){0,2}")
 _ENDPOINT_REFUSED = ("DriverOpts", "GwPriority", "Links")
 _ENDPOINT_FROM_DAEMON = (
     "EndpointID", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPAddress", "IPPrefixLen",
@@ -37,9 +38,6 @@ def container_request(body: JsonObject, query: Query) -> ContainerRequest:
     host = top.child("HostConfig")
     network_mode = _network_mode(top, host)
     aliases, address, mac = _endpoint(top, network_mode)
-    platform = query.text("platform")
-    if platform and not platform.startswith("linux"):
-        faults.append(Fault(f"platform {platform[:40]!r} is not supported"))
     host.refuse(host_shape.REFUSED)
     host.known(*host_shape.WITHOUT_MEANING)
     top.known("ArgsEscaped", "OnBuild", "Shell")
@@ -69,6 +67,7 @@ def container_request(body: JsonObject, query: Query) -> ContainerRequest:
         mac_address=top.text("MacAddress") or mac,
         ip_address=address,
         aliases=aliases,
+        platform=_platform(query, faults),
     )
     request = _with_limits(_with_host(own, host), host)
     request = attrs.evolve(request, unknown_fields=(*top.unread(), *host.unread()))
@@ -116,14 +115,14 @@ def _with_limits(request: ContainerRequest, host: Fields) -> ContainerRequest:
         cap_drop=host_shape.capabilities(host, "CapDrop"),
         security_opt=host_shape.security_options(host),
         devices=host_shape.devices(host),
-        group_add=host.texts("GroupAdd"),
+        group_add=host_shape.words(host, "GroupAdd"),
         sysctls=host.mapping("Sysctls"),
         ulimits=host_shape.ulimits(host),
         shm_bytes=host.number("ShmSize", 0),
         oom_score_adj=host.number("OomScoreAdj", -1_000, 1_000),
         runtime=host.text("Runtime"),
-        masked_paths=host.texts_or_none("MaskedPaths"),
-        readonly_paths=host.texts_or_none("ReadonlyPaths"),
+        masked_paths=host_shape.container_paths(host, "MaskedPaths"),
+        readonly_paths=host_shape.container_paths(host, "ReadonlyPaths"),
     )
 
 
@@ -156,6 +155,16 @@ def _name(query: Query, faults: list[Fault]) -> str:
         return ""
 
 
+def _platform(query: Query, faults: list[Fault]) -> str:
+    platform = query.text("platform").lower()
+    if platform and not PLATFORM.fullmatch(platform):
+        faults.append(
+            Fault(f"platform {platform[:40]!r} is not supported", hint="linux, or linux/amd64")
+        )
+        return ""
+    return platform
+
+
 def _entrypoint(top: Fields) -> tuple[str, ...] | None:
     """Clients clear the image's entry point with one empty word."""
     entrypoint = top.texts_or_none("Entrypoint", one=True)
@@ -179,7 +188,7 @@ def _working_dir(fields: Fields) -> str:
 
 def _hostname(top: Fields) -> str:
     name = top.text("Hostname")
-    if name and not re.fullmatch(r"[a-zA-Z0-9]([a-zA-Z0-9._-]{0,62})", name):
+    if name and not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}", name):
         top.fault("Hostname", f"is {name[:80]!r}, which is no host name")
     return name
 

@@ -23,6 +23,7 @@ from supervisor.access.requests import (
 )
 from supervisor.api.docker.fields import INT64_MAX, Fields
 from supervisor.errors import InvalidArgument
+from supervisor.runtime.files import HOST_GATEWAY
 from supervisor.runtime.spec import ALL_CAPABILITIES
 
 VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -164,7 +165,7 @@ def ulimits(host: Fields) -> tuple[tuple[str, int, int], ...]:
         name, soft, hard = each.text("Name"), each.number("Soft", -1), each.number("Hard", -1)
         if name not in ULIMITS:
             each.fault("Name", f"is {name[:40]!r}, which is no limit", ", ".join(sorted(ULIMITS)))
-        if hard != -1 and not 0 <= soft <= hard:
+        if hard != -1 and not -1 < soft <= hard:
             each.fault("Soft", f"is {soft}, which is above the hard limit {hard}")
         found.append((name, soft, hard))
     return tuple(found)
@@ -189,14 +190,23 @@ def words(host: Fields, name: str) -> tuple[str, ...]:
 
 
 def extra_hosts(host: Fields) -> tuple[str, ...]:
-    """``name:address`` of each."""
+    """``name:address`` of each; ``host-gateway`` for the host, as the container reaches it."""
     given = words(host, "ExtraHosts")
     for text in given:
         name, _, address = text.partition(":")
-        if not (name and _is_address(address)):
+        if not (name and (address == HOST_GATEWAY or _is_address(address))):
             host.fault(
                 "ExtraHosts", f"has {text[:60]!r}, which is no name and address", "name:192.0.2.1"
             )
+    return given
+
+
+def container_paths(host: Fields, name: str) -> tuple[str, ...] | None:
+    """Absolute paths in the container; None when nothing is said."""
+    given = host.texts_or_none(name)
+    for path in given or ():
+        if not path.startswith("/") or "\0" in path:
+            host.fault(name, f"has {path[:80]!r}, which is not an absolute path")
     return given
 
 
@@ -229,7 +239,7 @@ def security_options(host: Fields) -> tuple[str, ...]:
         if not equals:
             name, equals, value = given.partition(":")  # Docker's older form
         if name != NO_NEW_PRIVILEGES:
-            found.append(f"{name}={value}" if equals else name)
+            found.append(f"{name}={value.strip()}" if equals else name)
         elif value.lower() in {"", "true", "1"}:
             found.append(NO_NEW_PRIVILEGES)
         elif value.lower() not in {"false", "0"}:
