@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +24,12 @@ T = TypeVar("T")
 INSTALLED_DATA_ROOT = Path("/var/lib/bakehouse")
 INSTALLED_RUN_ROOT = Path("/run/bakehouse")
 INSTALLED_CONFIG = Path("/etc/bakehouse/bakehouse.toml")
+_SCALARS: Mapping[type, str] = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "a text",
+}
 
 
 @attrs.frozen
@@ -100,6 +107,8 @@ class RuntimeConfig:
         stop_seconds: Grace between the stop signal and SIGKILL.
         pids_max: Default limit of processes in a container.
         shm_bytes: Default size of /dev/shm.
+        favordynmods: Set the host's cgroup v2 option of that name while the daemon runs; see
+            :mod:`supervisor.linux.favordynmods`.
     """
 
     runtimes: tuple[str, ...] = ("crun", "runc")
@@ -110,6 +119,7 @@ class RuntimeConfig:
     stop_seconds: float = 10.0
     pids_max: int = 4_096
     shm_bytes: int = 67_108_864
+    favordynmods: bool = True
 
 
 @attrs.frozen
@@ -241,18 +251,18 @@ def parse(text: str, name: str) -> Config:
 def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
     converter.register_structure_hook(Path, lambda value, _: Path(value))
-    for scalar in (int, float, str):
+    for scalar in _SCALARS:
         converter.register_structure_hook(scalar, _strict)
     return converter
 
 
 def _strict(value: object, wanted: type[T]) -> T:
     """Take no text for a number and no number for a text; a whole number will do for a float."""
-    if isinstance(value, wanted) and not isinstance(value, bool):
+    if type(value) is wanted:
         return value
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    if wanted is float and type(value) is int:
         return wanted(value)  # type: ignore[call-arg]  # float, as just checked
-    message = f"{value!r} is not {'a number' if wanted in {int, float} else 'a text'}"
+    message = f"{value!r} is not {_SCALARS[wanted]}"
     raise ValueError(message)
 
 

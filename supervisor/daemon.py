@@ -29,15 +29,17 @@ from supervisor.database.database import open_database
 from supervisor.events.journal import Events, open_events
 from supervisor.linux import capabilities
 from supervisor.linux.cgroup import Cgroups, detect
+from supervisor.linux.favordynmods import favouring_moves
 from supervisor.linux.mount_namespace import seen_in_mounts
 from supervisor.linux.mounts import release_mounts
 from supervisor.linux.spawner import SpawnerSeed, open_spawner
 from supervisor.monitor.monitor import open_monitor
 from supervisor.monitor.samples import Who
 from supervisor.network.networks import open_networks
-from supervisor.runtime import oci_runtime, processes, seccomp
+from supervisor.runtime import processes, seccomp
 from supervisor.runtime.cgroup_tree import CgroupTree
 from supervisor.runtime.containers import Containers
+from supervisor.runtime.oci_runtime import OciRuntime, open_runtime
 from supervisor.runtime.opening import open_containers
 from supervisor.runtime.parts import Parts
 from supervisor.store.store import open_store
@@ -77,6 +79,8 @@ async def _ladder(config: Config, seed: SpawnerSeed) -> AsyncIterator[None]:
     async with AsyncExitStack() as rungs:
         opened = rungs.enter_async_context
         spawner = await opened(open_spawner(seed))
+        favour = config.runtime.favordynmods
+        await opened(favouring_moves(spawner, config.run_root, wanted=favour))
         database = await opened(open_database(config.data_root / "database.sqlite"))
         events = await opened(open_events(database, config.journal))
         owners = await opened(open_owners(database, events, config))
@@ -85,9 +89,8 @@ async def _ladder(config: Config, seed: SpawnerSeed) -> AsyncIterator[None]:
         networks = await opened(open_networks(database, events, spawner, owners, config))
         cgroups = await in_thread(partial(detect, config.instance))
         monitor = await opened(open_monitor(events, cgroups, config.monitor))
-        runtime = await oci_runtime.choose(
-            config.runtime.runtimes, spawner, cgroups, config.run_root
-        )
+        runtimes = config.runtime.runtimes
+        runtime = await opened(open_runtime(runtimes, spawner, cgroups, config.run_root))
         tree = CgroupTree(cgroups, config.owner, partial(seen_in_mounts, config.run_root))
         parts = Parts(
             config=config,
@@ -185,9 +188,7 @@ async def _listen_for_signals(
             stop.set()
 
 
-def _host_facts(
-    runtime: oci_runtime.OciRuntime, cgroups: Cgroups, epoch: str, started_ns: int
-) -> HostFacts:
+def _host_facts(runtime: OciRuntime, cgroups: Cgroups, epoch: str, started_ns: int) -> HostFacts:
     system = platform.freedesktop_os_release()
     return HostFacts(
         version=importlib.metadata.version("bakehouse"),
@@ -199,7 +200,7 @@ def _host_facts(
         cpus=os.cpu_count() or 1,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         runtime=runtime.name,
-        runtime_path=runtime.path,
+        runtime_path=runtime.program,
         runtime_version=runtime.version,
         cgroups=cgroups.kind,
         lacks=cgroups.lacks,

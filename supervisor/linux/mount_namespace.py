@@ -52,7 +52,7 @@ def enter(run_root: Path) -> None:
             syscall.mount("tmpfs", UNIFIED, "tmpfs", flags, "size=4k,mode=755")
             own = run_root / OWN_UNIFIED
             own.mkdir(mode=0o700, exist_ok=True)
-            syscall.mount("cgroup2", str(own), "cgroup2", flags)
+            syscall.mount("cgroup2", str(own), "cgroup2", flags, ",".join(cgroup2_options()))
 
 
 def leave_nothing(run_root: Path, host_mounts_fd: int) -> None:
@@ -74,6 +74,16 @@ def unmount(target: str, flags: int = syscall.UMOUNT_NOFOLLOW) -> None:
             if failure.errno in {errno.EINVAL, errno.ENOENT}:
                 return
             raise
+
+
+def cgroup2_options() -> list[str]:
+    """The options of the v2 tree, one for the whole host: a mount or remount that does not say them takes them away."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+        for line in file:
+            kind, _, options = line.partition(" - ")[2].rstrip("\n").split(" ", 2)
+            if kind == "cgroup2":
+                return [one for one in options.split(",") if one not in {"rw", "ro"}]
+    return []
 
 
 def mounts() -> Iterator[tuple[str, str]]:

@@ -31,10 +31,11 @@ from supervisor.monitor.monitor import open_monitor
 from supervisor.network.networks import open_networks
 from supervisor.oci.image import Execution, ImageConfig
 from supervisor.oci.reference import parse
-from supervisor.runtime import oci_runtime, processes, seccomp
+from supervisor.runtime import processes, seccomp
 from supervisor.runtime.cgroup_tree import CgroupTree
 from supervisor.runtime.containers import Containers
 from supervisor.runtime.keeper import Keeper
+from supervisor.runtime.oci_runtime import open_runtime
 from supervisor.runtime.opening import open_containers
 from supervisor.runtime.parts import Parts
 from supervisor.store.store import open_store
@@ -112,9 +113,8 @@ async def open_parts(
         networks = await opened(open_networks(database, events, spawner, owners, config))
         cgroups = await in_thread(partial(detect, config.instance))
         monitor = await opened(open_monitor(events, cgroups, config.monitor))
-        runtime = await oci_runtime.choose(
-            config.runtime.runtimes, spawner, cgroups, config.run_root
-        )
+        runtimes = config.runtime.runtimes
+        runtime = await opened(open_runtime(runtimes, spawner, cgroups, config.run_root))
         tree = CgroupTree(cgroups, config.owner, partial(seen_in_mounts, config.run_root))
         if farewell:
             rungs.callback(tree.remove_empty)

@@ -22,5 +22,5 @@ def test_only_a_runtime_that_places_by_itself_stays_out_of_a_pure_v2_group(
         if v2
         else cgroup_v1.CgroupsV1({"memory": tmp_path}, "bakehouse", ())
     )
-    runtime = OciRuntime("any", "/usr/bin/any", "1", tmp_path, places)
+    runtime = OciRuntime("any", "/usr/bin/any", "/usr/bin/any", "1", tmp_path, places)
     assert runtime.stays_out(groups) is stays_out

@@ -76,6 +76,21 @@ def _unmount(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
     return Done()
 
 
+@errand("cgroup2_option")
+def _cgroup2_option(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
+    """Set or take an option of the host's v2 tree, all others kept; whether that changed anything."""
+    option, wanted = text(arguments, "option"), flag(arguments, "wanted")
+    places = [place for place, kind in mount_namespace.mounts() if kind == "cgroup2"]
+    have = mount_namespace.cgroup2_options()
+    if not places or (option in have) == wanted:
+        return Done(False)
+    kept = [one for one in have if one != option]
+    flags = syscall.MS_REMOUNT | syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_NOEXEC
+    toggled = option if wanted else f"no{option}"
+    syscall.mount("", places[-1], "", flags, ",".join((*kept, toggled)))
+    return Done(True)
+
+
 @errand("mounted")
 def _mounted(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
     return Done([*mounts_below(text(arguments, "below"))])
