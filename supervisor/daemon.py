@@ -42,6 +42,7 @@ from supervisor.runtime.containers import Containers
 from supervisor.runtime.oci_runtime import OciRuntime, open_runtime
 from supervisor.runtime.opening import open_containers
 from supervisor.runtime.parts import Parts
+from supervisor.runtime.spec import DEFAULT_CAPABILITIES
 from supervisor.store.store import open_store
 from supervisor.tasks import finish_within, in_thread
 
@@ -89,8 +90,17 @@ async def _ladder(config: Config, seed: SpawnerSeed) -> AsyncIterator[None]:
         networks = await opened(open_networks(database, events, spawner, owners, config))
         cgroups = await in_thread(partial(detect, config.instance))
         monitor = await opened(open_monitor(events, cgroups, config.monitor))
-        runtimes = config.runtime.runtimes
-        runtime = await opened(open_runtime(runtimes, spawner, cgroups, config.run_root))
+        profile = await in_thread(partial(seccomp.read_profile, config.runtime.seccomp_profile))
+        bounding = await in_thread(capabilities.bounding_set)
+        runtime = await opened(
+            open_runtime(
+                config.runtime.runtimes,
+                spawner,
+                cgroups,
+                config.run_root,
+                seccomp.runtime_seccomp(profile, bounding & frozenset(DEFAULT_CAPABILITIES)),
+            )
+        )
         tree = CgroupTree(cgroups, config.owner, partial(seen_in_mounts, config.run_root))
         parts = Parts(
             config=config,
@@ -104,9 +114,9 @@ async def _ladder(config: Config, seed: SpawnerSeed) -> AsyncIterator[None]:
             monitor=monitor,
             tree=tree,
             runtime=runtime,
-            profile=await in_thread(partial(seccomp.read_profile, config.runtime.seccomp_profile)),
+            profile=profile,
             boot_id=await in_thread(processes.boot_id),
-            bounding=await in_thread(capabilities.bounding_set),
+            bounding=bounding,
         )
         containers = await opened(_containers(parts))
         builds = await opened(open_builds(parts))

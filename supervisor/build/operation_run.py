@@ -205,7 +205,7 @@ async def _write_bundle(parts: Parts, work: RunWork, place: _Place) -> None:
         os.close(root)
     with mounts.told_as("prepare the step"):
         shown = await in_thread(lambda: _files(work, place))
-        config = orjson.dumps(_spec(parts, work, place, user, shown))
+        config = orjson.dumps(parts.runtime.filters.applied(_spec(parts, work, place, user, shown)))
         await in_thread(lambda: (place.bundle / "config.json").write_bytes(config))
 
 

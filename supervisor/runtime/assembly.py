@@ -50,6 +50,7 @@ class Surroundings:
     rootfs: Path
     endpoint: Endpoint
     user: ContainerUser
+    spec: dict[str, object]
 
 
 def session_paths(run_root: Path, record: ContainerRecord) -> SessionPaths:
@@ -121,13 +122,15 @@ async def _assemble(parts: Parts, record: ContainerRecord, meanwhile: Job) -> Su
         os.close(root_fd)
     shown = await prepare_mounts(parts, record, owner, session)
 
-    def write() -> None:
+    def write() -> dict[str, object]:
         every = (*shown, *identity_files(record, owner, session, endpoint))
         config = _spec(parts, record, owner, rootfs, endpoint, user, user_pin, every, group)
+        config = parts.runtime.filters.applied(config)
         _write_private(session.directory / "config.json", orjson.dumps(config))
+        return config
 
-    await in_thread(write)
-    return Surroundings(owner, session, group, rootfs, endpoint, user)
+    written = await in_thread(write)
+    return Surroundings(owner, session, group, rootfs, endpoint, user, written)
 
 
 async def dismantle(parts: Parts, record: ContainerRecord) -> None:

@@ -14,7 +14,7 @@ from supervisor.runtime.conmon import Session, SessionInputs, end_monitors, open
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.processes import identify
 from supervisor.runtime.records import ContainerRecord, ProcessIdentity
-from supervisor.tasks import finish_within
+from supervisor.tasks import finish_within, in_thread
 
 LOG_CUT_FACTOR = 4
 EXECS_END_SECONDS = 10.0
@@ -55,6 +55,9 @@ async def launch(
         (session,) = sessions
         await session.go()
         pid = await session.pid()
+        if parts.runtime.filters.needs(surroundings.spec):
+            state = parts.runtime.state(record.id)
+            await in_thread(lambda: parts.runtime.filters.learn(surroundings.spec, state))
     finally:
         for session in sessions:
             await trio.aclose_forcefully(session)

@@ -14,18 +14,19 @@ import errno
 import fcntl
 import os
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import orjson
 import trio
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from supervisor.errors import BakehouseError, Internal, Unavailable
 from supervisor.linux.cgroup import Cgroups
 from supervisor.linux.idmap import IdMap
 from supervisor.linux.spawner import Command, Completed, Spawner
+from supervisor.runtime.filters import Filters
 from supervisor.runtime.spec import ProcessInputs, SpecInputs, SpecMount, build_spec
 from supervisor.tasks import finish_within, in_thread
 
@@ -46,6 +47,7 @@ class OciRuntime:
         version: As it says itself.
         root: Where it keeps its state.
         places: It puts processes into cgroups itself, by ``cgroupsPath``.
+        filters: The seccomp filters it has compiled.
         reason: Why it was taken, for the journal.
     """
 
@@ -55,6 +57,7 @@ class OciRuntime:
     version: str
     root: Path
     places: bool
+    filters: Filters = field(factory=Filters)
     reason: str = ""
 
     @property
@@ -70,6 +73,10 @@ class OciRuntime:
         """
         return self.places and cgroups.kind == "v2"
 
+    def state(self, container_id: str) -> Path:
+        """Where it keeps what it knows of a container."""
+        return self.root / container_id
+
     def command(self, *words: str) -> tuple[str, ...]:
         """The whole command line of a verb."""
         return (self.path, *self.arguments, *words)
@@ -80,12 +87,12 @@ class OciRuntime:
         Raises:
             Internal: With the runtime's own words, e.g. that the command does not exist.
         """
-        if self.name != "crun" or not await _let_go(self.root / container_id / "exec.fifo"):
+        if self.name != "crun" or not await _let_go(self.state(container_id) / "exec.fifo"):
             await self._verb(spawner, "start", container_id)
 
     async def delete(self, spawner: Spawner, container_id: str) -> None:
         """End and forget a container; not knowing it is success."""
-        if await in_thread((self.root / container_id).exists):
+        if await in_thread(self.state(container_id).exists):
             await self._verb(spawner, "delete", "--force", container_id)
 
     async def forget(self, spawner: Spawner, container_id: str) -> None:
@@ -96,7 +103,7 @@ class OciRuntime:
         if self.places:
             await self.delete(spawner, container_id)
         else:
-            await in_thread(lambda: shutil.rmtree(self.root / container_id, ignore_errors=True))
+            await in_thread(lambda: shutil.rmtree(self.state(container_id), ignore_errors=True))
 
     async def knows(self, spawner: Spawner, container_id: str) -> str | None:
         """What the runtime calls the container's state (``created``, ``running``, ``stopped``); None if it has none."""
@@ -116,27 +123,31 @@ class OciRuntime:
 
 
 async def _let_go(fifo: Path) -> bool:
-    """Do what ``crun start`` comes down to where there are no hooks, without a process; False if nobody reads.
-
-    The container's first process waits at the FIFO for a byte; that the FIFO is gone tells crun that it was started.
-    """
+    """Do what ``crun start`` comes down to where there are no hooks, without a process; False if nobody reads."""
     for _ in range(LET_GO_TRIES_MAX):
-        try:
-            fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError as error:
-            if (
-                error.errno != errno.ENXIO
-            ):  # ENXIO: the process is on its way to the FIFO, or has ended
-                return False
-            await trio.sleep(LET_GO_POLL_SECONDS)
-            continue
-        try:
-            fifo.unlink()
-            os.write(fd, b"0")
-        finally:
-            os.close(fd)
-        return True
+        if _told(fifo):
+            return True
+        await trio.sleep(LET_GO_POLL_SECONDS)
     return False
+
+
+def _told(fifo: Path) -> bool:
+    """Write to the container's first process, which waits for a byte; it may be on its way there, or have ended.
+
+    That the FIFO is gone tells crun that the container was started. None of this waits for anybody.
+    """
+    try:
+        fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in {errno.ENXIO, errno.ENOENT}:
+            return False
+        raise
+    try:
+        fifo.unlink()
+        os.write(fd, b"0")
+    finally:
+        os.close(fd)
+    return True
 
 
 def complaint(done: Completed) -> str:
@@ -152,9 +163,13 @@ def last_line(output: bytes) -> str:
 
 @asynccontextmanager
 async def open_runtime(
-    names: Sequence[str], spawner: Spawner, cgroups: Cgroups, run_root: Path
+    names: Sequence[str],
+    spawner: Spawner,
+    cgroups: Cgroups,
+    run_root: Path,
+    seccomp: Mapping[str, object],
 ) -> AsyncIterator[OciRuntime]:
-    """The first of ``names`` that runs a container here; its copy is there while this is open.
+    """The first of ``names`` that runs a container here, with this filter; its copy is there while this is open.
 
     Raises:
         Unavailable: None does; each one's complaint is told.
@@ -164,7 +179,7 @@ async def open_runtime(
         with ExitStack() as copies:
             try:
                 candidate = await _candidate(name, spawner, run_root, copies)
-                await _try(candidate, spawner, cgroups, run_root)
+                await _try(candidate, spawner, cgroups, run_root, seccomp)
             except BakehouseError as error:
                 complaints.append(f"{name}: {error.message}")
                 continue
@@ -205,25 +220,38 @@ def _sealed_copy(program: Path) -> int:
     return copy
 
 
-async def _try(runtime: OciRuntime, spawner: Spawner, cgroups: Cgroups, run_root: Path) -> None:
-    """Run ``true`` from the host's own ``/usr`` in a container of its own."""
+async def _try(
+    runtime: OciRuntime,
+    spawner: Spawner,
+    cgroups: Cgroups,
+    run_root: Path,
+    seccomp: Mapping[str, object],
+) -> None:
+    """Run ``true`` from the host's own ``/usr`` in a container of its own, and learn the filter."""
     name = f"trial-{runtime.name}-{os.getpid()}"
     bundle = run_root / name
     group = f"trial/{runtime.name}"
-    await in_thread(lambda: _write_trial(bundle, runtime, cgroups.runtime_path(group)))
+    spec = _trial_spec(bundle, runtime, cgroups.runtime_path(group), seccomp)
+    await in_thread(lambda: _write_trial(bundle, spec))
     await in_thread(lambda: cgroups.create(group))
     alone = runtime.stays_out(cgroups)
     entries = [] if alone else await in_thread(lambda: cgroups.entry_fds(group))
+
+    async def carry_out(verb: str) -> None:
+        words = runtime.command(verb, "--bundle", str(bundle), name)
+        groups = tuple(entries)
+        done = await spawner.run(
+            Command(words, env=ENVIRONMENT, cgroup_fds=groups, dies_with_daemon=True)
+        )
+        if done.returncode != 0:
+            raise Unavailable(f"a trial container failed: {complaint(done)}")
+
     try:
         with trio.fail_after(TRIAL_SECONDS):
-            done = await spawner.run(
-                Command(
-                    runtime.command("run", "--bundle", str(bundle), name),
-                    env=ENVIRONMENT,
-                    cgroup_fds=tuple(entries),
-                    dies_with_daemon=True,
-                )
-            )
+            await carry_out("run")
+            if not runtime.places:
+                await carry_out("create")
+                await in_thread(lambda: runtime.filters.learn(spec, runtime.state(name)))
     except trio.TooSlowError as error:
         raise Unavailable(f"a trial container did not end within {TRIAL_SECONDS:.0f} s") from error
     finally:
@@ -234,20 +262,25 @@ async def _try(runtime: OciRuntime, spawner: Spawner, cgroups: Cgroups, run_root
             await runtime.delete(spawner, name)
             await in_thread(lambda: cgroups.remove("trial"))
             await in_thread(lambda: shutil.rmtree(bundle))
-    if done.returncode != 0:
-        raise Unavailable(f"a trial container failed: {complaint(done)}")
 
 
-def _write_trial(bundle: Path, runtime: OciRuntime, cgroups_path: str) -> None:
-    rootfs = bundle / "rootfs"
-    rootfs.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _trial_spec(
+    bundle: Path, runtime: OciRuntime, cgroups_path: str, seccomp: Mapping[str, object]
+) -> dict[str, object]:
     shown = [path for path in ("/usr", "/bin", "/lib", "/lib64") if Path(path).is_dir()]
-    inputs = SpecInputs(
-        process=ProcessInputs(args=("/usr/bin/true",), no_new_privileges=True),
-        rootfs=rootfs,
-        id_map=IdMap.IDENTITY,
-        hostname="trial",
-        mounts=tuple(SpecMount(path, path, "bind", ("bind", "ro")) for path in shown),
-        cgroups_path=cgroups_path if runtime.places else None,
+    return build_spec(
+        SpecInputs(
+            process=ProcessInputs(args=("/usr/bin/true",), no_new_privileges=True),
+            rootfs=bundle / "rootfs",
+            id_map=IdMap.IDENTITY,
+            hostname="trial",
+            mounts=tuple(SpecMount(path, path, "bind", ("bind", "ro")) for path in shown),
+            cgroups_path=cgroups_path if runtime.places else None,
+            seccomp=seccomp,
+        )
     )
-    (bundle / "config.json").write_bytes(orjson.dumps(build_spec(inputs)))
+
+
+def _write_trial(bundle: Path, spec: Mapping[str, object]) -> None:
+    (bundle / "rootfs").mkdir(mode=0o700, parents=True, exist_ok=True)
+    (bundle / "config.json").write_bytes(orjson.dumps(spec))

@@ -38,6 +38,7 @@ from supervisor.runtime.keeper import Keeper
 from supervisor.runtime.oci_runtime import open_runtime
 from supervisor.runtime.opening import open_containers
 from supervisor.runtime.parts import Parts
+from supervisor.runtime.spec import DEFAULT_CAPABILITIES
 from supervisor.store.store import open_store
 from supervisor.tasks import finish_within, in_thread
 from tests.support.cancelling import Ground
@@ -113,8 +114,17 @@ async def open_parts(
         networks = await opened(open_networks(database, events, spawner, owners, config))
         cgroups = await in_thread(partial(detect, config.instance))
         monitor = await opened(open_monitor(events, cgroups, config.monitor))
-        runtimes = config.runtime.runtimes
-        runtime = await opened(open_runtime(runtimes, spawner, cgroups, config.run_root))
+        profile = seccomp.read_profile(config.runtime.seccomp_profile)
+        bounding = capabilities.bounding_set()
+        runtime = await opened(
+            open_runtime(
+                config.runtime.runtimes,
+                spawner,
+                cgroups,
+                config.run_root,
+                seccomp.runtime_seccomp(profile, bounding & frozenset(DEFAULT_CAPABILITIES)),
+            )
+        )
         tree = CgroupTree(cgroups, config.owner, partial(seen_in_mounts, config.run_root))
         if farewell:
             rungs.callback(tree.remove_empty)
@@ -130,9 +140,9 @@ async def open_parts(
             monitor=monitor,
             tree=tree,
             runtime=runtime,
-            profile=seccomp.read_profile(config.runtime.seccomp_profile),
+            profile=profile,
             boot_id=processes.boot_id(),
-            bounding=capabilities.bounding_set(),
+            bounding=bounding,
         )
 
 

@@ -78,7 +78,7 @@ def _unmount(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
 
 @errand("cgroup2_option")
 def _cgroup2_option(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
-    """Set or take an option of the host's v2 tree, all others kept; whether that changed anything."""
+    """Set an option of the host's v2 tree, or leave it out, all others kept; whether that changed anything."""
     option, wanted = text(arguments, "option"), flag(arguments, "wanted")
     places = [place for place, kind in mount_namespace.mounts() if kind == "cgroup2"]
     have = mount_namespace.cgroup2_options()
@@ -86,8 +86,7 @@ def _cgroup2_option(arguments: Arguments, _: Sequence[int], __: Surroundings) ->
         return Done(False)
     kept = [one for one in have if one != option]
     flags = syscall.MS_REMOUNT | syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_NOEXEC
-    toggled = option if wanted else f"no{option}"
-    syscall.mount("", places[-1], "", flags, ",".join((*kept, toggled)))
+    syscall.mount("", places[-1], "", flags, ",".join((*kept, option) if wanted else kept))
     return Done(True)
 
 
