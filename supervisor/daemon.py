@@ -19,6 +19,7 @@ import trio
 
 from protocol.events import DaemonStart, DaemonStop
 from supervisor.access.audit import open_audit
+from supervisor.access.directory import Directory
 from supervisor.access.owners import open_owners
 from supervisor.api.server import open_api
 from supervisor.api.services import HostFacts, Services
@@ -32,7 +33,7 @@ from supervisor.linux.cgroup import Cgroups, detect
 from supervisor.linux.favordynmods import favouring_moves
 from supervisor.linux.mount_namespace import seen_in_mounts
 from supervisor.linux.mounts import release_mounts
-from supervisor.linux.spawner import SpawnerSeed, open_spawner
+from supervisor.linux.spawner import Spawner, SpawnerSeed, open_spawner
 from supervisor.monitor.monitor import open_monitor
 from supervisor.monitor.samples import Who
 from supervisor.network.networks import open_networks
@@ -80,11 +81,48 @@ async def _ladder(config: Config, seed: SpawnerSeed) -> AsyncIterator[None]:
     async with AsyncExitStack() as rungs:
         opened = rungs.enter_async_context
         spawner = await opened(open_spawner(seed))
+        parts = await opened(open_parts(config, spawner))
+        containers = await opened(_containers(parts))
+        builds = await opened(open_builds(parts))
+        parts.monitor.watch(partial(_census, containers, builds))
+        parts.store.images.watch_users(containers.using_image)
+        facts = _host_facts(parts.runtime, parts.tree.cgroups, parts.database.epoch, started_ns)
+        services = Services(
+            config=config,
+            database=parts.database,
+            events=parts.events,
+            owners=parts.owners,
+            audit=parts.audit,
+            store=parts.store,
+            networks=parts.networks,
+            monitor=parts.monitor,
+            containers=containers,
+            builds=builds,
+            facts=facts,
+        )
+        await opened(_life(parts.events, facts, parts.runtime.reason))
+        await opened(open_api(services))
+        yield
+
+
+@asynccontextmanager
+async def open_parts(
+    config: Config, spawner: Spawner, directory: Directory | None = None
+) -> AsyncIterator[Parts]:
+    """The lower rungs: all that containers and builds stand on.
+
+    Args:
+        config: The settings; the root directories are there.
+        spawner: Outlives all of it.
+        directory: Where accounts are looked up; the host's own when ``None``.
+    """
+    async with AsyncExitStack() as rungs:
+        opened = rungs.enter_async_context
         favour = config.runtime.favordynmods
         await opened(favouring_moves(spawner, config.run_root, wanted=favour))
         database = await opened(open_database(config.data_root / "database.sqlite"))
         events = await opened(open_events(database, config.journal))
-        owners = await opened(open_owners(database, events, config))
+        owners = await opened(open_owners(database, events, config, directory))
         audit = await opened(open_audit(events, config))
         store = await opened(open_store(database, events, spawner, owners, config))
         networks = await opened(open_networks(database, events, spawner, owners, config))
@@ -92,17 +130,10 @@ async def _ladder(config: Config, seed: SpawnerSeed) -> AsyncIterator[None]:
         monitor = await opened(open_monitor(events, cgroups, config.monitor))
         profile = await in_thread(partial(seccomp.read_profile, config.runtime.seccomp_profile))
         bounding = await in_thread(capabilities.bounding_set)
-        runtime = await opened(
-            open_runtime(
-                config.runtime.runtimes,
-                spawner,
-                cgroups,
-                config.run_root,
-                seccomp.runtime_seccomp(profile, bounding & frozenset(DEFAULT_CAPABILITIES)),
-            )
-        )
-        tree = CgroupTree(cgroups, config.owner, partial(seen_in_mounts, config.run_root))
-        parts = Parts(
+        usual = seccomp.runtime_seccomp(profile, bounding & frozenset(DEFAULT_CAPABILITIES))
+        runtimes = config.runtime.runtimes
+        runtime = await opened(open_runtime(runtimes, spawner, cgroups, config.run_root, usual))
+        yield Parts(
             config=config,
             database=database,
             events=events,
@@ -112,33 +143,12 @@ async def _ladder(config: Config, seed: SpawnerSeed) -> AsyncIterator[None]:
             store=store,
             networks=networks,
             monitor=monitor,
-            tree=tree,
+            tree=CgroupTree(cgroups, config.owner, partial(seen_in_mounts, config.run_root)),
             runtime=runtime,
             profile=profile,
             boot_id=await in_thread(processes.boot_id),
             bounding=bounding,
         )
-        containers = await opened(_containers(parts))
-        builds = await opened(open_builds(parts))
-        monitor.watch(partial(_census, containers, builds))
-        store.images.watch_users(containers.using_image)
-        facts = _host_facts(runtime, cgroups, database.epoch, started_ns)
-        services = Services(
-            config=config,
-            database=database,
-            events=events,
-            owners=owners,
-            audit=audit,
-            store=store,
-            networks=networks,
-            monitor=monitor,
-            containers=containers,
-            builds=builds,
-            facts=facts,
-        )
-        await opened(_life(events, facts, runtime.reason))
-        await opened(open_api(services))
-        yield
 
 
 @asynccontextmanager

@@ -15,31 +15,19 @@ from pathlib import Path
 
 import attrs
 
-from supervisor.access.audit import open_audit
 from supervisor.access.identity import Role
-from supervisor.access.owners import open_owners
 from supervisor.access.requests import ContainerRequest
 from supervisor.config import Config
-from supervisor.database.database import open_database
-from supervisor.events.journal import open_events
-from supervisor.linux import capabilities
+from supervisor.daemon import open_parts
 from supervisor.linux.cgroup import detect
-from supervisor.linux.mount_namespace import seen_in_mounts
 from supervisor.linux.mounts import release_mounts
 from supervisor.linux.spawner import SpawnerSeed, open_spawner, start_spawner
-from supervisor.monitor.monitor import open_monitor
-from supervisor.network.networks import open_networks
 from supervisor.oci.image import Execution, ImageConfig
 from supervisor.oci.reference import parse
-from supervisor.runtime import processes, seccomp
-from supervisor.runtime.cgroup_tree import CgroupTree
 from supervisor.runtime.containers import Containers
 from supervisor.runtime.keeper import Keeper
-from supervisor.runtime.oci_runtime import open_runtime
 from supervisor.runtime.opening import open_containers
 from supervisor.runtime.parts import Parts
-from supervisor.runtime.spec import DEFAULT_CAPABILITIES
-from supervisor.store.store import open_store
 from supervisor.tasks import finish_within, in_thread
 from tests.support.cancelling import Ground
 from tests.support.daemon import busybox_tar
@@ -93,7 +81,7 @@ class Engine:
 
 
 @asynccontextmanager
-async def open_parts(
+async def parts_in(
     config: Config, seed: SpawnerSeed, *, farewell: bool = True
 ) -> AsyncIterator[Parts]:
     """All that the runtime stands on; with ``farewell`` nothing stays on the host at the end."""
@@ -101,49 +89,13 @@ async def open_parts(
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(mode)
     async with AsyncExitStack() as rungs:
-        opened = rungs.enter_async_context
-        spawner = await opened(open_spawner(seed))
+        spawner = await rungs.enter_async_context(open_spawner(seed))
         if farewell:
             rungs.push_async_callback(_release, partial(release_mounts, spawner))
-        database = await opened(open_database(config.data_root / "database.sqlite"))
-        events = await opened(open_events(database, config.journal))
-        owners = await opened(open_owners(database, events, config, ListedDirectory()))
-        audit = await opened(open_audit(events, config))
-        audit = await opened(open_audit(events, config))
-        store = await opened(open_store(database, events, spawner, owners, config))
-        networks = await opened(open_networks(database, events, spawner, owners, config))
-        cgroups = await in_thread(partial(detect, config.instance))
-        monitor = await opened(open_monitor(events, cgroups, config.monitor))
-        profile = seccomp.read_profile(config.runtime.seccomp_profile)
-        bounding = capabilities.bounding_set()
-        runtime = await opened(
-            open_runtime(
-                config.runtime.runtimes,
-                spawner,
-                cgroups,
-                config.run_root,
-                seccomp.runtime_seccomp(profile, bounding & frozenset(DEFAULT_CAPABILITIES)),
-            )
-        )
-        tree = CgroupTree(cgroups, config.owner, partial(seen_in_mounts, config.run_root))
+        parts = await rungs.enter_async_context(open_parts(config, spawner, ListedDirectory()))
         if farewell:
-            rungs.callback(tree.remove_empty)
-        yield Parts(
-            config=config,
-            database=database,
-            events=events,
-            spawner=spawner,
-            owners=owners,
-            audit=audit,
-            store=store,
-            networks=networks,
-            monitor=monitor,
-            tree=tree,
-            runtime=runtime,
-            profile=profile,
-            boot_id=processes.boot_id(),
-            bounding=bounding,
-        )
+            rungs.callback(parts.tree.remove_empty)
+        yield parts
 
 
 async def _release(release: object) -> None:
@@ -163,7 +115,7 @@ def seed_in(root: Path) -> tuple[Config, SpawnerSeed]:
 async def engine_in(root: Path, *, farewell: bool = True) -> AsyncIterator[Engine]:
     """A whole engine below ``root`` with one image; a second one there is the next daemon's life."""
     config, seed = seed_in(root)
-    async with open_parts(config, seed, farewell=farewell) as parts:
+    async with parts_in(config, seed, farewell=farewell) as parts:
         if not await parts.store.images.exists(ROOT_IDENTITY, IMAGE):
             await _import(parts)
         async with open_containers(parts) as containers:
