@@ -104,6 +104,7 @@ class RuntimeConfig:
         seccomp_profile: The distribution's packaged default profile.
         log_bytes_max: Size at which a container's log is rotated.
         log_files_max: Rotated files kept, the current one included.
+        log_bytes_asked_max: What users may ask to be kept of one container's output.
         stop_seconds: Grace between the stop signal and SIGKILL.
         pids_max: Default limit of processes in a container.
         shm_bytes: Default size of /dev/shm.
@@ -116,6 +117,7 @@ class RuntimeConfig:
     seccomp_profile: Path = Path("/usr/share/containers/seccomp.json")
     log_bytes_max: int = 10_485_760
     log_files_max: int = 3
+    log_bytes_asked_max: int = 1_073_741_824
     stop_seconds: float = 10.0
     pids_max: int = 4_096
     shm_bytes: int = 67_108_864

@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from supervisor.access.log_sizes import count, size_bytes
 from supervisor.access.policy import Bounds, Check, Objection
 
 DEFAULT_CAPABILITIES = frozenset(
@@ -166,11 +167,20 @@ def tmpfs_options(value: object, _: Bounds) -> Iterable[Objection]:
             yield Objection("mount-option", f"the mount option {option} is asked for")
 
 
-def log_options(value: object, _: Bounds) -> Iterable[Objection]:
-    """Options of the log; a path would be written by the daemon, not by the caller."""
+def log_options(value: object, bounds: Bounds) -> Iterable[Objection]:
+    """Options of the log; a path would be written by the daemon, not by the caller.
+
+    Nor may it be large, or an expression: one that takes for ever to match would hold up everybody.
+    """
     for name in _keys(value):
         if name not in LOG_OPTIONS:
             yield Objection("log-path", f"the log option {name} is asked for")
+    options = value if isinstance(value, Mapping) else {}
+    size = size_bytes(str(options.get("max-size", "0"))) or 0
+    files = count(str(options.get("max-file", "1"))) or 1
+    if max(size, bounds.log_bytes_default) * files > bounds.log_bytes_max:
+        seen = f"{files} files of {size or bounds.log_bytes_default} bytes are asked for"
+        yield Objection("log-size", f"{seen}, and {bounds.log_bytes_max} bytes are allowed")
 
 
 def _below(path: str, trees: Iterable[str]) -> bool:

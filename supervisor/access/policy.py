@@ -58,15 +58,23 @@ class Bounds:
     Attributes:
         port_first: First host port users may publish.
         hard_limits: Hard resource limit by ulimit name (``nofile``); one that is missing is unlimited.
+        log_bytes_max: What may be kept of one container's output; ``log_bytes_default`` is a file's, if none is asked for.
     """
 
     port_first: int = 1_024
     hard_limits: Mapping[str, int] = attrs.field(factory=dict)
+    log_bytes_max: int = 1_073_741_824
+    log_bytes_default: int = 10_485_760
 
     @classmethod
     def of(cls, config: Config, hard_limits: Mapping[str, int]) -> Bounds:
         """The bounds the settings and the host give."""
-        return cls(port_first=config.network.port_first, hard_limits=hard_limits)
+        return cls(
+            port_first=config.network.port_first,
+            hard_limits=hard_limits,
+            log_bytes_max=config.runtime.log_bytes_asked_max,
+            log_bytes_default=config.runtime.log_bytes_max,
+        )
 
 
 @attrs.frozen

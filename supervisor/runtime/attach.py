@@ -45,16 +45,25 @@ class Attachment:
     """One client at one session, from the wish until it ends.
 
     Attributes:
+        terminal: The session has one, so detach keys are looked for.
+        framed: What is sent tells stdout from stderr; by default where there is no terminal.
         detached: The client typed the detach keys.
         left: The client went away while the session went on.
     """
 
     def __init__(
-        self, request: AttachRequest, lines: Lines, *, terminal: bool, stdin_once: bool
+        self,
+        request: AttachRequest,
+        lines: Lines,
+        *,
+        terminal: bool,
+        stdin_once: bool,
+        framed: bool | None = None,
     ) -> None:
         self.request = request
         self._lines = lines
         self.terminal = terminal
+        self.framed = not terminal if framed is None else framed
         self.detached = False
         self.left = False
         self._stdin_once = stdin_once
@@ -110,7 +119,7 @@ class Attachment:
                 if not (self.request.stdout if number == STDOUT else self.request.stderr):
                     continue
                 try:
-                    await stream.send_all(data if self.terminal else frame(number, data))
+                    await stream.send_all(frame(number, data) if self.framed else data)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     self.left = True
                     return

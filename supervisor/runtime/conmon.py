@@ -87,8 +87,7 @@ class SessionInputs:
 
     Attributes:
         paths: The directory exists and holds ``config.json`` (a container) or ``process.json`` (an exec).
-        log: The file that gets the output, in the form of conmon's ``k8s-file``; None keeps no log.
-        log_bytes_max: Where conmon itself cuts the log, if nobody rotated it before.
+        log_words: What conmon does with the output beside showing it; keeps none by default.
         entry_paths: The ``cgroup.procs`` files the runtime enters, as seen in the daemon's mount namespace.
         monitor_paths: The same of the owner's monitors, for conmon itself.
         is_exec: A further process in a running container.
@@ -96,10 +95,9 @@ class SessionInputs:
     """
 
     paths: SessionPaths
-    log: Path | None
-    log_bytes_max: int
     entry_paths: Sequence[str]
     monitor_paths: Sequence[str]
+    log_words: Sequence[str] = ("-l", "none")
     terminal: bool = False
     open_stdin: bool = False
     stdin_once: bool = False
@@ -269,10 +267,7 @@ def _arguments(conmon: str, runtime: OciRuntime, inputs: SessionInputs) -> tuple
             "error",
         ),
     ]
-    if inputs.log is None:
-        words += ["-l", "none"]
-    else:
-        words += ["-l", f"k8s-file:{inputs.log}", "--log-size-max", str(inputs.log_bytes_max)]
+    words += inputs.log_words
     flags = {
         "-t": inputs.terminal,
         "-i": inputs.open_stdin,

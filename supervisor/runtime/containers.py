@@ -23,13 +23,15 @@ from supervisor.errors import (
     InvalidArgument,
     NotFound,
     ResourceExhausted,
+    Unavailable,
 )
 from supervisor.linux import mounts
 from supervisor.runtime.creation import ImageFacts, check_platform, container_record
 from supervisor.runtime.execs import Exec, new_exec
 from supervisor.runtime.keeper import Keeper
 from supervisor.runtime.ledger import Ledger
-from supervisor.runtime.logs import LogEntry, LogQuery, read_log
+from supervisor.runtime.log_settings import JOURNAL_SOCKET, JOURNALD, check_log, log_settings
+from supervisor.runtime.logs import Form, LogQuery, read_log
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.records import ContainerRecord, ContainerState, MountRecord
 from supervisor.runtime.sanity import checked_name
@@ -116,11 +118,18 @@ class Containers:
         Raises:
             NotFound: No such image.
             AlreadyExists: The name is taken; Docker's wording.
-            InvalidArgument: See :func:`supervisor.runtime.creation.container_record`.
+            InvalidArgument: See :func:`supervisor.runtime.creation.container_record`, and
+                :func:`supervisor.runtime.log_settings.check_log`.
             PermissionDenied: A host path the caller may not have.
             ResourceExhausted: The owner has as many as they may.
+            Unavailable: The output is to go to a journal that is not there.
         """
         parts = self.parts
+        check_log(request.log)
+        if request.log.driver == JOURNALD and not await in_thread(JOURNAL_SOCKET.exists):
+            raise Unavailable(
+                "failed to initialize logging driver: journald is not enabled on this host"
+            )
         self._admit(identity)
         image = await parts.store.images.resolve(identity, request.image)
         remapped = not identity.admin or request.userns_mode == "remap"
@@ -255,10 +264,10 @@ class Containers:
 
     # --- looking on --------------------------------------------------------------------------------------------
 
-    def logs(self, keeper: Keeper, query: LogQuery) -> AsyncIterator[list[LogEntry]]:
-        """The log's entries, many at a time."""
-        files_max = self.parts.config.runtime.log_files_max
-        return read_log(keeper.log, files_max, query, lambda: not keeper.alive)
+    def logs(self, keeper: Keeper, query: LogQuery, form: Form) -> AsyncIterator[bytes]:
+        """What ``form`` makes of the log's entries, many at a time."""
+        settings = log_settings(keeper.record.request.log, self.parts.config.runtime)
+        return read_log(keeper.log, settings, query, lambda: not keeper.alive, form)
 
     # --- execs -------------------------------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ class Exec:
         """It is written down, and told."""
         await self._write(ExecCreate(exec_id=self.record.id, command=self.command_line))
 
-    def attachment(self, *, terminal: bool) -> Attachment:
+    def attachment(self, *, framed: bool) -> Attachment:
         """A client's place at its stdio, before it is started."""
         request = self.record.request
         wish = AttachRequest(
@@ -77,18 +77,18 @@ class Exec:
             stderr=request.attach_stderr,
             detach_keys=request.detach_keys,
         )
-        return Attachment(wish, self._lines, terminal=terminal, stdin_once=True)
+        return Attachment(wish, self._lines, terminal=request.tty, stdin_once=True, framed=framed)
 
-    async def start(self, attachment: Attachment | None, *, terminal: bool) -> None:
+    async def start(self, attachment: Attachment | None) -> None:
         """It runs, with the client at its stdio where there is one. A caller who goes away takes nothing with them.
 
         Raises:
             Conflict: It was started before, or its container does not run; Docker's wording.
             Internal: The runtime could not start it; the exit code is 126 or 127 then.
         """
-        await self.keeper.perform(lambda: self._start(attachment, terminal=terminal))
+        await self.keeper.perform(lambda: self._start(attachment))
 
-    async def _start(self, attachment: Attachment | None, *, terminal: bool) -> None:
+    async def _start(self, attachment: Attachment | None) -> None:
         if self.record.started:
             raise Conflict(f"Error: Exec command {self.record.id} is already running")
         if not self.keeper.hosts(self.ended):
@@ -96,7 +96,7 @@ class Exec:
         self.record = attrs.evolve(self.record, started=True)
         try:
             await self._write(ExecStart(exec_id=self.record.id, command=self.command_line))
-            await self._run(attachment, terminal=terminal)
+            await self._run(attachment)
         except BakehouseError as error:
             failure, code = exec_failure(self.keeper.record.name, error)
             if attachment is not None:
@@ -104,17 +104,15 @@ class Exec:
             await self._end(code, failure.message)
             raise failure from error
 
-    async def _run(self, attachment: Attachment | None, *, terminal: bool) -> None:
+    async def _run(self, attachment: Attachment | None) -> None:
         parts, container = self._parts, self.keeper.record
         with mounts.told_as(f"execute in container {container.name}"):
             await in_thread(lambda: _make_directories(self._paths))
         inputs = SessionInputs(
             paths=self._paths,
-            log=None,
-            log_bytes_max=0,
             entry_paths=parts.tree.entry_paths(self.keeper.group),
             monitor_paths=parts.tree.entry_paths(monitors_group(container.owner)),
-            terminal=terminal,
+            terminal=self.record.request.tty,
             open_stdin=attachment is not None and attachment.request.stdin,
             stdin_once=True,
             is_exec=True,
@@ -123,7 +121,7 @@ class Exec:
         conmon = parts.config.runtime.conmon
         session = await open_session(parts.spawner, conmon, parts.runtime, inputs)
         try:
-            await self._prepare(terminal=terminal)
+            await self._prepare()
             await session.go()
             if attachment is not None:
                 await session.socket_ready()
@@ -137,7 +135,7 @@ class Exec:
         self.record = attrs.evolve(self.record, process=process)
         self.watch()
 
-    async def _prepare(self, *, terminal: bool) -> None:
+    async def _prepare(self) -> None:
         parts, container, request = self._parts, self.keeper.record, self.record.request
         owner = await parts.owners.owner(container.owner, remapped=container.remapped)
         rootfs = parts.store.snapshots.get(container.id).rootfs
@@ -157,10 +155,10 @@ class Exec:
         env = spec.merge_environment(container.env, request.env)
         process = spec.ProcessInputs(
             args=request.command,
-            env=spec.default_environment(env, container.hostname, user.home, terminal=terminal),
+            env=spec.default_environment(env, container.hostname, user.home, terminal=request.tty),
             cwd=request.working_dir or container.working_dir,
             user=user,
-            terminal=terminal,
+            terminal=request.tty,
             capabilities=parts.within_bounds(spec.ALL_CAPABILITIES)
             if request.privileged
             else capabilities_of(container, devices_confined=confined),

@@ -39,7 +39,6 @@ from supervisor.runtime.conmon import control
 from supervisor.runtime.endings import Exit
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.lines import Lines
-from supervisor.runtime.logs import rotate
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.records import ContainerRecord, ContainerState
 from supervisor.runtime.removal import remove_all
@@ -50,7 +49,7 @@ from supervisor.tasks import finish_within, first_of, in_thread
 
 T = TypeVar("T")
 
-RESIZE, REOPEN_LOG = 1, 2
+RESIZE = 1
 
 
 class Keeper:
@@ -336,12 +335,6 @@ class Keeper:
             raise Conflict(f"Container {self.record.id} is not running")
         await in_thread(lambda: control(self._session, RESIZE, height, width))
         await self.row.tell(ContainerResize(height=height, width=width))
-
-    async def tend_log(self) -> None:
-        """Rotate the log if it has grown too large."""
-        config = self.parts.config.runtime
-        if await in_thread(lambda: rotate(self.log, config.log_bytes_max, config.log_files_max)):
-            await in_thread(lambda: control(self._session, REOPEN_LOG, 0, 0))
 
     def hosts(self, ended: trio.Event) -> bool:
         """An exec begins, and will set ``ended``; False when the run is over or ends just now."""

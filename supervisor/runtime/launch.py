@@ -11,12 +11,12 @@ from supervisor.errors import BakehouseError, Internal
 from supervisor.runtime.assembly import Surroundings, assemble, session_paths, take_down
 from supervisor.runtime.cgroup_tree import container_group, monitors_group
 from supervisor.runtime.conmon import Session, SessionInputs, end_monitors, open_session
+from supervisor.runtime.log_settings import log_settings, log_words
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.processes import identify
 from supervisor.runtime.records import ContainerRecord, ProcessIdentity
 from supervisor.tasks import finish_within, in_thread
 
-LOG_CUT_FACTOR = 4
 EXECS_END_SECONDS = 10.0
 
 
@@ -34,10 +34,10 @@ async def launch(
     """
     alone = parts.runtime.stays_out(parts.tree.cgroups)
     group = container_group(record.owner, record.id)
+    settings = log_settings(record.request.log, parts.config.runtime)
     inputs = SessionInputs(
         paths=session_paths(parts.run_root, record),
-        log=log if record.request.log.driver != "none" else None,
-        log_bytes_max=parts.config.runtime.log_bytes_max * LOG_CUT_FACTOR,
+        log_words=log_words(settings, record, log),
         entry_paths=[] if alone else parts.tree.entry_paths(group),
         monitor_paths=parts.tree.entry_paths(monitors_group(record.owner)),
         terminal=record.request.tty,

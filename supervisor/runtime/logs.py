@@ -1,31 +1,29 @@
 """Reading a container's log.
 
 conmon writes it (its ``k8s-file`` form: ``<RFC 3339 time> stdout|stderr F|P <bytes>``, ``P`` for a line that goes on), the
-keeper rotates it: ``log`` is the current file, ``log.1`` the one before, and so on. A reader works through the files from
-the oldest and holds them open, so that a rotation under it takes nothing away.
+daemon rotates it: see :mod:`supervisor.runtime.log_files`. Rules: entries are read, chosen and put into the reader's form
+in threads, a bounded page at a time; of a log that is asked for its end only the end is read.
 """
 
 from __future__ import annotations
 
-import os
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
-from itertools import pairwise
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import attrs
 import trio
 
-from protocol.times import parse_time
-from supervisor.errors import Unavailable
+from protocol.times import format_time, parse_time
+from supervisor.runtime.log_files import LogReader
+from supervisor.runtime.log_settings import LogSettings
 from supervisor.runtime.stdio import STDERR, STDOUT
 from supervisor.tasks import in_thread
 
-BLOCK_BYTES = 1_048_576
 FOLLOW_POLL_SECONDS = 0.05
 STREAMS = {b"stdout": STDOUT, b"stderr": STDERR}
 FIELDS = 4
+TO_THE_NANOSECOND = len("2026-01-02T03:04:05.000000001")
+UTC = b"+00:00"
 
 
 @attrs.frozen
@@ -47,86 +45,114 @@ class LogQuery:
     timestamps: bool = False
 
 
-@attrs.frozen
-class LogEntry:
-    """A line or a part of one. ``data`` ends with a newline when it ends the line. ``time`` is RFC 3339 as written."""
+LogEntry = tuple[int, bytes, bytes]
+"""A line or a part of one: its stream, its time in RFC 3339 as written, and its bytes, which end with a newline when they
+end the line. A plain tuple, because there are many."""
 
-    stream: int
-    time: bytes
-    data: bytes
-
-    @property
-    def time_ns(self) -> int:
-        """Wall time it was written, nanoseconds."""
-        return parse_time(self.time.decode())
+Form = Callable[[Sequence[LogEntry]], bytes]
+"""What a reader makes of entries; called in threads, in their order, one call at a time."""
 
 
-def parse(line: bytes) -> LogEntry | None:
-    """One line of the file (without its newline); None for what no log line looks like."""
-    fields = line.split(b" ", FIELDS - 1)
-    if len(fields) != FIELDS or fields[1] not in STREAMS:
-        return None
-    time, stream, flag, data = fields
-    return LogEntry(STREAMS[stream], time, data if flag == b"P" else data + b"\n")
+def entries_of(lines: Sequence[bytes]) -> list[LogEntry]:
+    """What lines of the file, without their newlines, tell; what no log line looks like is left out."""
+    found: list[LogEntry] = []
+    for line in lines:
+        try:
+            time, stream, flag, data = line.split(b" ", FIELDS - 1)
+        except ValueError:
+            continue
+        number = STREAMS.get(stream)
+        if number is not None:
+            found.append((number, time, data if flag == b"P" else data + b"\n"))
+    return found
 
 
-def wanted(entry: LogEntry, query: LogQuery) -> bool:
-    """Whether the query asks for this entry."""
-    if not (query.stdout if entry.stream == STDOUT else query.stderr):
-        return False
-    if not query.since_ns and not query.until_ns:
-        return True
-    time_ns = entry.time_ns
-    return query.since_ns <= time_ns and (not query.until_ns or time_ns <= query.until_ns)
+def utc(time: bytes) -> bytes:
+    """An entry's time in UTC, as Docker writes it."""
+    if _is_plain(time):
+        return time[:TO_THE_NANOSECOND] + b"Z"
+    return format_time(_time_ns(time)).encode()
 
 
-def files_of(log: Path, files_max: int) -> list[Path]:
-    """The log's files that may exist, oldest first."""
-    return [log.with_name(f"{log.name}.{number}") for number in range(files_max - 1, 0, -1)] + [log]
+def _is_plain(time: bytes) -> bool:
+    """Whether times like it can be compared as text: in UTC, with nanoseconds."""
+    return time.endswith(UTC) and len(time) == TO_THE_NANOSECOND + len(UTC)
 
 
-def rotate(log: Path, bytes_max: int, files_max: int) -> bool:
-    """Move the log's files on by one if the current one has grown too large; whether conmon must open it anew.
-
-    What goes while this looks was its container's, and has gone with it.
-    """
+def _time_ns(time: bytes) -> int:
+    """Nanoseconds since 1970; 0 for what a crash of the host has left of a time."""
     try:
-        if log.stat().st_size < bytes_max:
+        return parse_time(time.decode())
+    except ValueError:
+        return 0
+
+
+class Choice:
+    """Which entries a query asks for.
+
+    Times written in UTC with nanoseconds, as conmon does on most hosts, are compared as text.
+    """
+
+    def __init__(self, query: LogQuery) -> None:
+        self._streams = {STDOUT: query.stdout, STDERR: query.stderr}
+        self._since_ns, self._until_ns = query.since_ns, query.until_ns
+        self._timed = bool(query.since_ns or query.until_ns)
+        self._since = _text(query.since_ns) if query.since_ns else b""
+        self._until = _text(query.until_ns) if query.until_ns else b"9"
+
+    def of(self, lines: Sequence[bytes]) -> list[LogEntry]:
+        """Those that ``lines`` tell and that are wanted."""
+        entries = entries_of(lines)
+        if not self._timed and all(self._streams.values()):
+            return entries
+        return [entry for entry in entries if self._wanted(entry)]
+
+    def _wanted(self, entry: LogEntry) -> bool:
+        stream, time, _ = entry
+        if not self._streams[stream]:
             return False
-        names = files_of(log, files_max)
-        for older, newer in pairwise(names):
-            with suppress(FileNotFoundError):
-                newer.replace(older)
-    except OSError:
-        return False
-    return True
+        if not self._timed:
+            return True
+        if _is_plain(time):
+            return self._since <= time[:TO_THE_NANOSECOND] <= self._until
+        time_ns = _time_ns(time)
+        return self._since_ns <= time_ns and (not self._until_ns or time_ns <= self._until_ns)
+
+
+def _text(time_ns: int) -> bytes:
+    return format_time(time_ns)[:TO_THE_NANOSECOND].encode()
 
 
 async def read_log(
-    log: Path, files_max: int, query: LogQuery, ended: Callable[[], bool]
-) -> AsyncIterator[list[LogEntry]]:
-    """The entries that ``query`` asks for, in order, many at a time.
+    log: Path, settings: LogSettings, query: LogQuery, ended: Callable[[], bool], form: Form
+) -> AsyncIterator[bytes]:
+    """What ``form`` makes of the entries that ``query`` asks for, in order, many at a time.
 
     Args:
         log: The current file; it need not exist.
-        files_max: How many files are kept.
+        settings: How much is kept of it.
         query: What is wanted.
         ended: Whether nothing more will be written.
+        form: What is made of entries.
 
     Raises:
         Unavailable: The log cannot be read.
     """
-    reader = _Reader(log, files_max)
+    choice, limit = Choice(query), query.tail
+    reader = LogReader(log, settings.bytes_max * settings.files_max)
     try:
-        if query.tail is not None:
-            yield await _tail(reader, query)
+        if limit is not None:
+            page = await in_thread(lambda: form(last_lines(reader, choice, limit)))
+            if page:
+                yield page
         while True:
             over = ended()  # asked before reading: what was written until then is read below
-            while query.tail is None or query.follow:
-                entries = await _next(reader, query)
-                if not entries:
+            while (limit is None or query.follow) and reader.newer():
+                page, more = await in_thread(lambda: _page(reader, choice, form))
+                if page:
+                    yield page
+                if not more:
                     break
-                yield entries
             if over or not query.follow:
                 return
             await trio.sleep(FOLLOW_POLL_SECONDS)
@@ -134,97 +160,24 @@ async def read_log(
         reader.close()
 
 
-async def _next(reader: _Reader, query: LogQuery) -> list[LogEntry]:
-    """The next entries that are asked for; none at the end of what is written so far."""
-    while entries := await in_thread(reader.block):
-        chosen = [entry for entry in entries if wanted(entry, query)]
-        if chosen:
-            return chosen
-    return []
+def _page(reader: LogReader, choice: Choice, form: Form) -> tuple[bytes, bool]:
+    """The next page, and whether there may be more; it is empty where nothing is wanted."""
+    lines = reader.lines()
+    return form(choice.of(lines)), bool(lines)
 
 
-async def _tail(reader: _Reader, query: LogQuery) -> list[LogEntry]:
-    """The last lines: entries are kept until more lines follow them than are asked for. One not ended yet counts."""
-    kept: deque[LogEntry] = deque()
+def last_lines(reader: LogReader, choice: Choice, limit: int) -> list[LogEntry]:
+    """The last so many lines that are wanted, oldest first; one that is not ended yet counts."""
+    kept: list[LogEntry] = []
     lines = 0
-    limit = query.tail or 0
-    while entries := await in_thread(reader.block):
-        for entry in entries:
-            if not wanted(entry, query):
-                continue
+    for some in reader.backward():
+        if limit == 0:
+            break
+        for entry in choice.of(some):
+            lines += entry[2].endswith(b"\n") or not kept
+            if lines > limit:
+                kept.reverse()
+                return kept
             kept.append(entry)
-            lines += entry.data.endswith(b"\n")
-            _drop_lines(kept, lines - limit)
-            lines = min(lines, limit)
-    if kept and not kept[-1].data.endswith(b"\n"):
-        _drop_lines(kept, lines + 1 - limit)
-    return list(kept) if limit else []
-
-
-def _drop_lines(kept: deque[LogEntry], lines: int) -> None:
-    """Take so many whole lines away from the front."""
-    while kept and lines > 0:
-        lines -= kept.popleft().data.endswith(b"\n")
-
-
-class _Reader:
-    """Reads the files one after another, a block at a time; blocking, so called in threads, one call at a time."""
-
-    def __init__(self, log: Path, files_max: int) -> None:
-        self._log = log
-        self._waiting = [path for path in files_of(log, files_max) if path != log]
-        self._file: int | None = None
-        self._rest = b""
-
-    def block(self) -> list[LogEntry]:
-        """The next entries; none at the end of what is written so far."""
-        while True:
-            if self._file is None and not self._open_next():
-                return []
-            assert self._file is not None
-            data = os.read(self._file, BLOCK_BYTES)
-            if data:
-                entries = list(self._entries(data))
-                if entries:
-                    return entries
-                continue
-            if not self._waiting and not self._replaced():
-                return []
-            os.close(self._file)
-            self._file = None
-
-    def close(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-    def _open_next(self) -> bool:
-        while self._waiting:
-            path = self._waiting.pop(0)
-            if self._open(path):
-                return True
-        return self._open(self._log)
-
-    def _open(self, path: Path) -> bool:
-        try:
-            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise Unavailable(f"cannot read the log: {error.strerror}") from error
-        return True
-
-    def _replaced(self) -> bool:
-        """Whether the file we are at the end of was rotated away."""
-        assert self._file is not None
-        try:
-            return not os.path.samestat(self._log.stat(), os.fstat(self._file))
-        except FileNotFoundError:
-            return False
-
-    def _entries(self, data: bytes) -> Iterator[LogEntry]:
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            entry = parse(line)
-            if entry is not None:
-                yield entry
+    kept.reverse()
+    return kept

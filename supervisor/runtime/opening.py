@@ -9,10 +9,9 @@ import trio
 
 from supervisor.runtime.containers import Containers
 from supervisor.runtime.ledger import Ledger
+from supervisor.runtime.log_tending import tend_logs
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.recovery import recover
-
-LOG_TENDING_SECONDS = 5.0
 
 
 @asynccontextmanager
@@ -21,15 +20,6 @@ async def open_containers(parts: Parts) -> AsyncIterator[Containers]:
     async with trio.open_nursery() as nursery:
         containers = Containers(parts, Ledger(parts.database, parts.events), nursery)
         await recover(containers)
-        nursery.start_soon(_tend_logs, containers)
+        nursery.start_soon(tend_logs, containers)
         yield containers
         nursery.cancel_scope.cancel()
-
-
-async def _tend_logs(containers: Containers) -> None:
-    """Keep the logs of those that run within their bound."""
-    while True:
-        await trio.sleep(LOG_TENDING_SECONDS)
-        for keeper in containers.every():
-            if keeper.alive:
-                await keeper.tend_log()

@@ -13,13 +13,19 @@ from supervisor.errors import InvalidArgument
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 PACKET_STREAMS = {2: STDOUT, 3: STDERR}
+_FRAME = struct.Struct(">BxxxI")
 DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
 _CONTROL_KEYS = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31}
 
 
 def frame(stream: int, data: bytes) -> bytes:
     """Docker's multiplexed form of ``data``."""
-    return struct.pack(">BxxxI", stream, len(data)) + data
+    return frame_head(stream, len(data)) + data
+
+
+def frame_head(stream: int, length: int) -> bytes:
+    """What goes before so many bytes in that form."""
+    return _FRAME.pack(stream, length)
 
 
 def split_packet(packet: bytes) -> tuple[int, bytes]:

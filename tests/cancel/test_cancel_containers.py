@@ -6,6 +6,7 @@ of all tasks from the call to its end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from supervisor.runtime.attach import AttachRequest
 from supervisor.runtime.conmon import end_monitors
 from supervisor.runtime.keeper import Keeper
 from supervisor.runtime.launch import launch
-from supervisor.runtime.logs import LogQuery
+from supervisor.runtime.logs import LogEntry, LogQuery
 from supervisor.runtime.status import Status
 from tests.support.cancelling import cancel_everywhere
 from tests.support.engines import ADA_IDENTITY, Engine, engine_in
@@ -123,7 +124,7 @@ async def test_an_exec_goes_on_when_its_caller_leaves(root: Path) -> None:
         keeper = await made.run("sleep", "60")
         ground = made.ground
         one = await made.containers.create_exec(ADA_IDENTITY, keeper, request_of("true"))
-        await one.start(None, terminal=False)
+        await one.start(None)
         await one.ended.wait()
         await ground.remember()
 
@@ -133,9 +134,9 @@ async def test_an_exec_goes_on_when_its_caller_leaves(root: Path) -> None:
                 ADA_IDENTITY, keeper, request_of("sh", "-c", "echo x; exit 4")
             )
             near, _ = trio.testing.memory_stream_pair()
-            attachment = one.attachment(terminal=False)
+            attachment = one.attachment(framed=True)
             try:
-                await one.start(attachment, terminal=False)
+                await one.start(attachment)
                 await attachment.serve(near)
                 await one.ended.wait()
             finally:
@@ -202,6 +203,10 @@ async def test_a_client_waiting_for_a_run_that_does_not_come(root: Path) -> None
         await cancel_everywhere(operation, check)
 
 
+def joined(entries: Sequence[LogEntry]) -> bytes:
+    return b"".join(data for _, _, data in entries)
+
+
 async def test_following_a_log(root: Path) -> None:
     async with engine_in(root) as made:
         keeper = await made.run("sh", "-c", "while echo line; do sleep 0.02; done")
@@ -212,7 +217,7 @@ async def test_following_a_log(root: Path) -> None:
         async def operation() -> None:
             pages = 0
             query = LogQuery(follow=True, tail=1)
-            async with aclosing(made.containers.logs(keeper, query)) as log:  # type: ignore[type-var]
+            async with aclosing(made.containers.logs(keeper, query, joined)) as log:  # type: ignore[type-var]
                 async for _ in log:
                     pages += 1
                     if pages == 4:

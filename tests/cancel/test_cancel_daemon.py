@@ -35,7 +35,7 @@ async def life(made: Engine) -> None:
     keeper = await made.create("sleep", "60", name=NAME, network_mode="bridge")
     await keeper.perform(keeper.start)
     one = await made.containers.create_exec(ADA_IDENTITY, keeper, ExecRequest(command=("true",)))
-    await one.start(None, terminal=False)
+    await one.start(None)
     await one.ended.wait()
     await keeper.perform(lambda: keeper.stop(1, 15))
     await made.remove(keeper)

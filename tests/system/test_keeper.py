@@ -321,7 +321,7 @@ async def test_an_exec_killed_with_its_container_has_its_true_code(root: Path) -
         keeper = await made.run("sleep", "60")
         made_execs = [await exec_of(made, keeper, "sleep", "60") for _ in range(3)]
         for one in made_execs:
-            await one.start(None, terminal=False)
+            await one.start(None)
         await made.remove(keeper)
         assert [one.record.exit_code for one in made_execs] == [137] * 3
         assert [one.record.failure for one in made_execs] == [""] * 3
@@ -337,7 +337,7 @@ async def test_execs_being_started_while_the_container_ends(root: Path) -> None:
             async def attempt(keeper: Keeper = keeper, refused: list[str] = refused) -> None:
                 one = await exec_of(made, keeper, "true")
                 try:
-                    await one.start(None, terminal=False)
+                    await one.start(None)
                 except BakehouseError as error:
                     refused.append(error.message)
 
@@ -357,7 +357,7 @@ async def test_an_exec_is_started_once(root: Path) -> None:
 
         async def attempt() -> None:
             try:
-                await one.start(None, terminal=False)
+                await one.start(None)
                 outcomes.append("started")
             except Conflict:
                 outcomes.append("refused")
@@ -374,9 +374,9 @@ async def test_a_client_who_leaves_an_exec_that_starts(root: Path) -> None:
     async with engine(root) as made:
         keeper = await made.run("sleep", "60")
         one = await exec_of(made, keeper, "sh", "-c", "exit 3")
-        attachment = one.attachment(terminal=False)
+        attachment = one.attachment(framed=True)
         with trio.move_on_after(0.02):
-            await one.start(attachment, terminal=False)
+            await one.start(attachment)
         attachment.close()
         await one.ended.wait()
         assert one.record.exit_code == 3
@@ -441,7 +441,7 @@ async def test_what_ended_while_nobody_looked(root: Path) -> None:
         await paused.perform(paused.pause)
         lasting = await made.run("sleep", "60")
         one = await exec_of(made, lasting, "sh", "-c", "sleep 0.2; exit 5")
-        await one.start(None, terminal=False)
+        await one.start(None)
         made.parts.tree.cgroups.freeze(paused.group, frozen=False)  # as if cut off while unpausing
     await trio.sleep(0.4)
 

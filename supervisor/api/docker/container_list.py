@@ -21,6 +21,7 @@ from supervisor.api.docker.view_container import (
 from supervisor.api.http import Response, json_response
 from supervisor.clock import now_ns
 from supervisor.errors import Conflict, InvalidArgument, NotFound
+from supervisor.runtime.log_settings import JSON_FILE
 from supervisor.runtime.status import ALIVE, Status
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def seen(call: Call, keeper: Keeper, size_bytes: tuple[int, int] | None = None) 
         state=keeper.state,
         endpoint=keeper.endpoint,
         volume_path=functools.partial(call.services.store.volumes.path, keeper.record.owner),
-        log_path=str(keeper.log),
+        log_path=str(keeper.log) if keeper.record.request.log.driver in {"", JSON_FILE} else "",
         exec_ids=tuple(call.services.containers.execs_of(keeper)),
         size_bytes=size_bytes,
     )

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from supervisor.api.http import JsonObject
 from supervisor.api.services import HostFacts
+from supervisor.runtime.log_settings import DRIVERS
 
 API_VERSION = (1, 41)
 API_VERSION_MIN = (1, 22)
-LOG_DRIVERS = ("json-file", "local", "none")
 GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 REGISTRY = "https://index.docker.io/v1/"
 
@@ -103,7 +103,7 @@ def _abilities(facts: HostFacts) -> JsonObject:
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],
             "Authorization": None,
-            "Log": list(LOG_DRIVERS),
+            "Log": list(DRIVERS),
         },
         "MemoryLimit": True,
         "SwapLimit": not any(lack.startswith("swap") for lack in facts.lacks),
