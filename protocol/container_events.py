@@ -17,6 +17,27 @@ class ContainerCreate(EventData):
 
 
 @attrs.frozen
+class ContainerStarting(EventData):
+    """It is being started: by somebody, or by its restart policy (``by_policy``)."""
+
+    type = "container.starting"
+    by_policy: bool = False
+
+
+@attrs.frozen
+class ContainerStartFail(EventData):
+    """It could not be started, and nothing of the attempt is left.
+
+    Attributes:
+        exit_code: As Docker counts: 127 no such command, 126 it cannot be executed, 128 anything else.
+    """
+
+    type = "container.start-fail"
+    reason: str = ""
+    exit_code: int = 0
+
+
+@attrs.frozen
 class ContainerStart(EventData):
     """Its first process runs. ``pid`` is the host's."""
 
@@ -41,6 +62,8 @@ class ContainerDie(EventData):
         exit_code: As Docker counts: 128 + signal when killed; 255 when nobody saw the end.
         reason: Why, where the code alone does not say (``out of memory``, ``the monitor was lost``).
         oom: The kernel ended a process of it for want of memory.
+        ended_ns: When, wall time: the daemon may have been down, and the event been told later.
+        restart_after_ns: How long its restart policy waits before it starts it again; 0 when it does not.
     """
 
     type = "container.die"
@@ -48,6 +71,15 @@ class ContainerDie(EventData):
     exit_code: int
     reason: str = ""
     oom: bool = False
+    ended_ns: int = 0
+    restart_after_ns: int = 0
+
+
+@attrs.frozen
+class ContainerGiveUp(EventData):
+    """It was to be started again by its restart policy, and is not: somebody stopped it, or changed the policy."""
+
+    type = "container.give-up"
 
 
 @attrs.frozen
@@ -89,6 +121,21 @@ class ContainerUnpause(EventData):
 
     type = "container.unpause"
     docker = ("container", "unpause")
+
+
+@attrs.frozen
+class ContainerRemove(EventData):
+    """It is being removed."""
+
+    type = "container.remove"
+
+
+@attrs.frozen
+class ContainerRemoveFail(EventData):
+    """It could not be removed wholly; it is dead, and can be removed again."""
+
+    type = "container.remove-fail"
+    reason: str = ""
 
 
 @attrs.frozen

@@ -19,7 +19,6 @@ from supervisor.access.requests import (
     HealthRequest,
     MountRequest,
     Resources,
-    RestartRequest,
     VolumeRequest,
 )
 from supervisor.errors import faulty
@@ -80,7 +79,6 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
         "ip_address": (_never, ""),
         "aliases": (_never, ""),
     },
-    RestartRequest: {"name": (_one_of("no"), "start it again with `docker start`")},
     MountRequest: {"subpath": (_never, "mount the whole volume")},
     Resources: {"oom_kill_disable": (_never, "set a memory limit that is large enough")},
     BuildRequest: {

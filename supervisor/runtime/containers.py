@@ -56,6 +56,7 @@ class Containers:
         self._names: defaultdict[int, dict[str, str]] = defaultdict(dict)
         self._execs: dict[str, Exec] = {}
         self._renaming = trio.Lock()
+        self._recovered = trio.Event()
 
     # --- finding -----------------------------------------------------------------------------------------------
 
@@ -97,7 +98,7 @@ class Containers:
     def using_image(self, image_id: str) -> list[User]:
         """The containers made from an image."""
         return [
-            User(keeper.record.id, keeper.alive, keeper.record.owner)
+            User(keeper.record.id, keeper.active, keeper.record.owner)
             for keeper in self._keepers.values()
             if keeper.record.image_id == image_id
         ]
@@ -145,7 +146,7 @@ class Containers:
         )
         owner = await parts.owners.owner_of(identity, remapped=remapped)
         self._reserve(record)
-        keeper = Keeper(parts, self._ledger, record, ContainerState(), self._forget)
+        keeper = self._keeper(record, ContainerState())
         try:
             if record.mounts:
                 await self._ledger.insert(record, keeper.state)
@@ -322,11 +323,20 @@ class Containers:
 
     async def adopt(self, record: ContainerRecord, state: ContainerState) -> Keeper:
         """A keeper for a container that is written down."""
-        keeper = Keeper(self.parts, self._ledger, record, state, self._forget)
+        keeper = self._keeper(record, state)
         self._keepers[record.id] = keeper
         self._names[record.owner][record.name] = record.id
         await self._nursery.start(keeper.run)
         return keeper
+
+    def _keeper(self, record: ContainerRecord, state: ContainerState) -> Keeper:
+        return Keeper(self.parts, self._ledger, record, state, self._forget, self._recovered)
+
+    def recovered(self) -> None:
+        """All are recovered: from now on restart policies start what they should."""
+        self._recovered.set()
+        for keeper in self.every():
+            keeper.after_recovery()
 
     def adopt_exec(self, made: Exec) -> None:
         """An exec that is written down."""

@@ -91,6 +91,7 @@ class Exec:
     async def _start(self, attachment: Attachment | None) -> None:
         if self.record.started:
             raise Conflict(f"Error: Exec command {self.record.id} is already running")
+        self.keeper.check_execs()
         if not self.keeper.hosts(self.ended):
             raise Conflict(f"Container {self.keeper.record.id} is not running")
         self.record = attrs.evolve(self.record, started=True)

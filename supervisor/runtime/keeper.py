@@ -22,16 +22,20 @@ import trio
 from protocol.events import (
     ContainerAttach,
     ContainerDetach,
+    ContainerGiveUp,
     ContainerKill,
     ContainerPause,
+    ContainerRemove,
     ContainerRename,
     ContainerResize,
     ContainerRestart,
     ContainerStop,
     ContainerUnpause,
 )
+from supervisor.clock import NANOSECONDS_PER_SECOND, now_ns
 from supervisor.errors import Conflict, NotFound
 from supervisor.network.networks import Endpoint
+from supervisor.runtime import restart
 from supervisor.runtime.assembly import session_paths
 from supervisor.runtime.attach import Attachment, AttachRequest
 from supervisor.runtime.changes import Changes
@@ -42,9 +46,11 @@ from supervisor.runtime.lines import Lines
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.records import ContainerRecord, ContainerState
 from supervisor.runtime.removal import remove_all
+from supervisor.runtime.restart import Backoff
 from supervisor.runtime.row import Row
-from supervisor.runtime.runs import CLEANUP_SECONDS, Runs
-from supervisor.runtime.status import Cause, Status, advance, cannot_remove
+from supervisor.runtime.runs import CLEANUP_SECONDS, CUT_OFF, Runs
+from supervisor.runtime.signals import parse_signal
+from supervisor.runtime.status import ACTIVE, Cause, Status, cannot_remove
 from supervisor.tasks import finish_within, first_of, in_thread
 
 T = TypeVar("T")
@@ -67,11 +73,15 @@ class Keeper:
         record: ContainerRecord,
         state: ContainerState,
         forgotten: Callable[[Keeper], None],
+        recovered: trio.Event,
     ) -> None:
+        """``recovered`` is set when all containers are: nothing is started by its policy before."""
         self.parts = parts
         self.row = Row(ledger, record, state)
         self.runs = Runs(parts, self.row, lambda: self.nursery, self.after_run)
         self._forgotten = forgotten
+        self._recovered = recovered
+        self._pause = trio.CancelScope()
         self._changes = Changes(record.id)
         self._nursery: trio.Nursery | None = None
         self._turn = trio.Lock()
@@ -128,6 +138,11 @@ class Keeper:
         return self._nursery
 
     @property
+    def active(self) -> bool:
+        """It runs, or will again by its restart policy."""
+        return self.state.status in ACTIVE
+
+    @property
     def alive(self) -> bool:
         """Its first process runs, or is paused."""
         return self.runs.alive
@@ -146,15 +161,57 @@ class Keeper:
     async def _start(self) -> bool:
         while self.runs.ending:
             await self.runs.ends.settled.wait()
-        if self.alive:
+        if self.active:  # also when it waits for its policy, as with dockerd
             return False
-        await self.runs.start()
+        await self.runs.start(Backoff())
         return True
 
     def after_run(self) -> None:
         """What follows the end of a run, or a start that failed."""
         if self.record.request.auto_remove:
             self._changes.begin(self._remove_after_run)
+        elif self.state.status is Status.RESTARTING:
+            self._changes.begin(self._start_again)
+
+    def after_recovery(self) -> None:
+        """The daemon was started: what does not run, and by its policy should, is begun to be started."""
+        state = self.state
+        begins = restart.at_daemon_start(
+            self.record.request.restart,
+            stopped=state.stopped,
+            has_run=state.started_ns != 0,
+            cut_off=state.error == CUT_OFF,
+        )
+        if begins and state.status in {Status.EXITED, Status.CREATED}:
+            self._changes.begin(self._start_anew)
+
+    async def _start_anew(self) -> None:
+        async with self._turn:
+            if self.state.status in {Status.EXITED, Status.CREATED}:
+                await self.runs.start(Backoff(), by_policy=True)
+
+    async def _start_again(self) -> None:
+        """Start it by its policy when the back-off is over, unless somebody ends that."""
+        backoff = self.state.backoff
+        await self._recovered.wait()
+        with trio.CancelScope() as self._pause:
+            await trio.sleep(backoff.remaining_ns(now_ns()) / NANOSECONDS_PER_SECOND)
+        async with self._turn:
+            if self.state.status is not Status.RESTARTING or self.state.backoff != backoff:
+                return
+            if self.state.stopped or self.record.request.restart.name == "no":
+                await self._give_up()
+            else:
+                await self.runs.start(backoff, by_policy=True)
+
+    async def _give_up(self) -> bool:
+        """It is not started by its policy; False if it was not to be. The caller has the turn."""
+        if self.state.status is not Status.RESTARTING:
+            return False
+        await self.row.advance(Cause.GIVE_UP, ContainerGiveUp(), stopped=True)
+        self._pause.cancel()
+        self.runs.ends.tell(ran=True)
+        return True
 
     async def started(self) -> None:
         """A start that is under way comes first, as with Docker: what runs may be heard before it is written down."""
@@ -165,41 +222,68 @@ class Keeper:
     async def stop(self, grace_seconds: float, signal_number: int) -> bool:
         """The container does not run; False if it did not. After the grace it is killed."""
         await self.started()
-        return await self._stop(grace_seconds, signal_number)
-
-    async def _stop(self, grace_seconds: float, signal_number: int) -> bool:
-        if not self.alive:
+        if not self.active:
             return False
+        await self._bring_down(grace_seconds, signal_number)
+        if self.state.status is Status.RESTARTING:
+            async with self._turn:
+                await self._give_up()
+            await self._bring_down(grace_seconds, signal_number)  # it was started in that moment
+        await self.row.tell(ContainerStop())
+        return True
+
+    async def _bring_down(self, grace_seconds: float, signal_number: int) -> None:
+        """Its first process has ended, and its policy lets it be."""
+        if not self.alive:
+            return
         ended = self.runs.ends.exit
         with suppress(Conflict, NotFound):  # it ends by itself just now
             await self._thaw()
-            await self.kill(signal_number)
+            await self._kill(signal_number, stops=True)
         with trio.move_on_after(grace_seconds):
             await ended.wait()
-        if not ended.is_set():
+        if not ended.is_set() and signal_number != signal.SIGKILL:
             with suppress(Conflict):
-                await self.kill(signal.SIGKILL)
-            await ended.wait()
-        await self.row.tell(ContainerStop())
-        return True
+                await self._kill(signal.SIGKILL, stops=True)
+        await ended.wait()
 
     async def kill(self, signal_number: int) -> None:
         """The signal is sent to the first process; SIGKILL to all of them.
 
+        As with dockerd, SIGKILL and the container's own stop signal end its restarts too, and wake it where it is paused; what
+        waits to be restarted is sent no signal.
+
         Raises:
             Conflict: It does not run; Docker's wording.
         """
+        stops = signal_number in {signal.SIGKILL, parse_signal(self.record.stop_signal)}
+        if self.state.status is Status.RESTARTING:
+            async with self._turn:
+                if self.state.status is Status.RESTARTING:
+                    if stops:
+                        await self._give_up()
+                    return
+        await self._kill(signal_number, stops=stops)
+        if stops:
+            with suppress(Conflict, NotFound):  # it has ended
+                await self._thaw()
+
+    async def _kill(self, signal_number: int, *, stops: bool) -> None:
         if not self.alive:
             raise Conflict(
                 f"Cannot kill container: {self.record.name}: Container {self.record.id} is not running"
             )
-        await self.row.tell(ContainerKill(signal=signal_number))
+        told = ContainerKill(signal=signal_number)
+        await self.row.note(told, stopped=stops or self.state.stopped)
         await self.runs.signal(signal_number)
 
     async def restart(self, grace_seconds: float, signal_number: int) -> None:
         """It runs anew."""
         async with self._turn:
-            await self._stop(grace_seconds, signal_number)
+            if self.active:
+                await self._bring_down(grace_seconds, signal_number)
+                await self._give_up()
+                await self.row.tell(ContainerStop())
             await self._start()
             await self.row.tell(ContainerRestart())
 
@@ -210,9 +294,9 @@ class Keeper:
             Conflict: It does not run, or is paused already.
         """
         async with self._turn:
-            if not self.alive:
-                raise Conflict(f"Container {self.record.id} is not running")
-            advance(self.state.status, Cause.PAUSE)
+            self._check_runs()
+            if self.state.status is Status.PAUSED:
+                raise Conflict(f"Container {self.record.id} is already paused")
             await self.runs.freeze(frozen=True)
             await self.row.advance(Cause.PAUSE, ContainerPause())
 
@@ -223,8 +307,29 @@ class Keeper:
             Conflict: It is not paused.
         """
         async with self._turn:
-            advance(self.state.status, Cause.UNPAUSE)
+            if self.state.status is not Status.PAUSED:
+                raise Conflict(f"Container {self.record.id} is not paused")
             await self._thaw()
+
+    def _check_runs(self) -> None:
+        if self.state.status is Status.RESTARTING:
+            raise Conflict(
+                f"Container {self.record.id} is restarting, wait until the container is running"
+            )
+        if not self.alive:
+            raise Conflict(f"Container {self.record.id} is not running")
+
+    def check_execs(self) -> None:
+        """Let pass who wants to execute something in it now.
+
+        Raises:
+            Conflict: It does not run, or is paused; Docker's wording.
+        """
+        self._check_runs()
+        if self.state.status is Status.PAUSED:
+            raise Conflict(
+                f"Container {self.record.name} is paused, unpause the container before exec"
+            )
 
     async def _thaw(self) -> None:
         if self.state.status is Status.PAUSED:
@@ -246,12 +351,9 @@ class Keeper:
         if self.state.status is Status.REMOVING:
             raise Conflict(f"removal of container {self.record.id} is already in progress")
         async with self._turn:
-            if self.alive:
-                if not force:
-                    raise Conflict(cannot_remove(self.record.id, self.state.status))
-                ended = self.runs.ends.exit
-                await self.kill(signal.SIGKILL)
-                await ended.wait()
+            if self.active and not force:
+                raise Conflict(cannot_remove(self.record.id, self.state.status))
+            await self._bring_down(0, signal.SIGKILL)
             if not self.gone.is_set():
                 await self._remove(volumes=volumes)
 
@@ -262,7 +364,7 @@ class Keeper:
                 await self._remove(volumes=True)
 
     async def _remove(self, *, volumes: bool) -> None:
-        await self.row.advance(Cause.REMOVE)
+        await self.row.advance(Cause.REMOVE, ContainerRemove())
         await self.finish_removal(volumes=volumes)
 
     async def finish_removal(self, *, volumes: bool) -> None:
@@ -290,7 +392,7 @@ class Keeper:
             return Exit(self.state.exit_code)
         if condition == "next-exit":
             await first_of(self.runs.ends.exit, self.gone)
-        elif self.alive or self.state.status is Status.STARTING:
+        elif self.active or self.state.status is Status.STARTING:
             await first_of(self.runs.ends.settled, self.gone)
         return Exit(self.state.exit_code, self.state.error)
 
@@ -299,8 +401,11 @@ class Keeper:
 
         Raises:
             NotFound: It was removed; Docker's wording.
+            Conflict: Its restart policy waits; Docker's wording.
             Unavailable: The run is just ending.
         """
+        if self.state.status is Status.RESTARTING:
+            self._check_runs()
         attachment = Attachment(
             request,
             self._lines,
@@ -331,8 +436,7 @@ class Keeper:
         Raises:
             Conflict: It does not run.
         """
-        if not self.alive:
-            raise Conflict(f"Container {self.record.id} is not running")
+        self._check_runs()
         await in_thread(lambda: control(self._session, RESIZE, height, width))
         await self.row.tell(ContainerResize(height=height, width=width))
 

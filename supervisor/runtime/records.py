@@ -15,6 +15,7 @@ from cattrs.preconf.orjson import make_converter
 
 from supervisor.access.requests import ContainerRequest, ExecRequest, MountKind, PortRequest
 from supervisor.clock import rfc3339
+from supervisor.runtime.restart import Backoff
 from supervisor.runtime.status import Status
 
 
@@ -117,6 +118,8 @@ class ContainerState:
         error: Why the last start failed, or why an exit code is unknown.
         oom_killed: The kernel ended a process of the last run for want of memory.
         started_ns: Of the last run; 0 if it never ran. Likewise ``finished_ns``.
+        backoff: How its restart policy has fared.
+        stopped: Somebody asked for its end since it was last started by hand.
     """
 
     status: Status = Status.CREATING
@@ -126,6 +129,8 @@ class ContainerState:
     oom_killed: bool = False
     started_ns: int = 0
     finished_ns: int = 0
+    backoff: Backoff = attrs.field(factory=Backoff)
+    stopped: bool = False
 
     @property
     def started_at(self) -> str:

@@ -75,7 +75,7 @@ def decide(status: Status, seen: Seen) -> Finding:
     match status:
         case Status.CREATING:
             return Finding.FORGET
-        case Status.CREATED | Status.EXITED | Status.DEAD:
+        case Status.CREATED | Status.EXITED | Status.RESTARTING | Status.DEAD:
             return Finding.CLEAN if seen.traces else Finding.KEEP
         case Status.STARTING:
             if seen.process_alive:
@@ -110,6 +110,7 @@ async def recover(containers: Containers) -> None:
         except BakehouseError as error:  # one container's trouble is no other's
             log.warning("container %s is not recovered wholly: %s", record.name, error.message)
     await _sweep(parts, live)
+    containers.recovered()
 
 
 async def _settle(
@@ -186,7 +187,9 @@ async def _take_over(finding: Finding, keeper: Keeper, endpoint: Endpoint | None
 def _after_run(keeper: Keeper) -> None:
     """The daemon before may have ended between the end of a run (or a failed start) and what follows it."""
     status = keeper.state.status
-    if status is Status.EXITED or (status is Status.CREATED and keeper.state.error):
+    if status in {Status.EXITED, Status.RESTARTING} or (
+        status is Status.CREATED and keeper.state.error
+    ):
         keeper.after_run()
 
 

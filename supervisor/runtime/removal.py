@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from protocol.events import ContainerDestroy
+from protocol.events import ContainerDestroy, ContainerRemoveFail
 from supervisor.access.requests import MountKind
 from supervisor.errors import BakehouseError
 from supervisor.runtime.assembly import dismantle
@@ -41,6 +41,7 @@ async def remove_all(
             await parts.store.volumes.release(record.id, remove_anonymous=volumes)
         await in_thread(lambda: shutil.rmtree(log_directory, ignore_errors=True))
     except BakehouseError as error:
-        await row.advance(Cause.REMOVE_FAIL, error=error.message)
+        told = ContainerRemoveFail(reason=error.message)
+        await row.advance(Cause.REMOVE_FAIL, told, error=error.message)
         raise
     return await row.delete(ContainerDestroy())

@@ -5,7 +5,7 @@ Rules: nothing is seen before it is committed; writes take turns, so that no two
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import trio
@@ -14,6 +14,15 @@ from protocol.events import EventData
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.records import ContainerRecord, ContainerState
 from supervisor.runtime.status import Cause, advance
+
+
+@attrs.frozen
+class Step:
+    """One change of a container's status: its cause, the events that tell it, and what else of the state changes."""
+
+    cause: Cause
+    events: Sequence[EventData]
+    changes: Mapping[str, object]
 
 
 class Row:
@@ -30,16 +39,27 @@ class Row:
         self._ledger = ledger
         self._writing = trio.Lock()
 
-    async def advance(self, cause: Cause, *events: EventData, **changes: object) -> None:
+    async def advance(
+        self, cause: Cause, event: EventData, *more: EventData, **changes: object
+    ) -> None:
         """The container's status changes by ``cause``; row and events are committed before anyone sees it.
 
         Raises:
             Conflict: A container of this status cannot go through that.
         """
+        await self.settle(lambda _: Step(cause, (event, *more), changes))
+
+    async def settle(self, choose: Callable[[ContainerState], Step]) -> None:
+        """The same, where what happens depends on what the container is in the moment it is written.
+
+        Raises:
+            Conflict: A container of this status cannot go through that.
+        """
         async with self._writing:
-            status = advance(self.state.status, cause)
-            after = attrs.evolve(self.state, status=status, **changes)  # type: ignore[arg-type]  # checked by attrs
-            await self._ledger.write(self.record, after, events)
+            step = choose(self.state)
+            status = advance(self.state.status, step.cause)
+            after = attrs.evolve(self.state, status=status, **step.changes)  # type: ignore[arg-type]  # checked by attrs
+            await self._ledger.write(self.record, after, step.events)
             self.state = after
 
     async def note(self, *events: EventData, **changes: object) -> None:

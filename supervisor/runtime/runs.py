@@ -15,10 +15,18 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from protocol.events import ContainerDie, ContainerOom, ContainerStart, EventData
+from protocol.events import (
+    ContainerDie,
+    ContainerOom,
+    ContainerStart,
+    ContainerStartFail,
+    ContainerStarting,
+    EventData,
+)
 from supervisor.clock import now_ns
 from supervisor.errors import BakehouseError, Internal
 from supervisor.network.networks import Endpoint
+from supervisor.runtime import restart
 from supervisor.runtime.assembly import forget_session, log_path, session_paths
 from supervisor.runtime.attach import WaitingAttachments
 from supervisor.runtime.cgroup_tree import container_group
@@ -27,8 +35,9 @@ from supervisor.runtime.endings import Ending, Ends, await_ending, note_oom
 from supervisor.runtime.launch import launch, take_apart
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.processes import open_process, send_signal, wait_end
-from supervisor.runtime.records import ProcessIdentity
-from supervisor.runtime.row import Row
+from supervisor.runtime.records import ContainerState, ProcessIdentity
+from supervisor.runtime.restart import Backoff, Ended
+from supervisor.runtime.row import Row, Step
 from supervisor.runtime.status import ALIVE, Cause, Status
 from supervisor.tasks import finish_within, in_thread
 
@@ -85,8 +94,8 @@ class Runs:
         """The first process is gone, and what it leaves is being cleared away."""
         return self._ending
 
-    async def start(self) -> None:
-        """The container runs.
+    async def start(self, backoff: Backoff, *, by_policy: bool = False) -> None:
+        """The container runs. ``backoff`` is what its restart policy is to remember of the runs before.
 
         Raises:
             BakehouseError: It cannot be started; nothing of the attempt is left.
@@ -95,7 +104,8 @@ class Runs:
         while self._ending:  # the last run's session is still being cleared away
             await self.ends.settled.wait()
         self.bare = False
-        await self._row.advance(Cause.START, error="")
+        told = ContainerStarting(by_policy=by_policy)
+        await self._row.advance(Cause.START, told, error="", backoff=backoff, stopped=False)
         try:
             async with parts.monitor.ticket(self._row.record.owner, f"start {name}"):
                 await self._run()
@@ -130,8 +140,10 @@ class Runs:
         """A start that was cut off is undone, whatever it had come to."""
         await self._take_apart(lost=True)
         await forget_session(self._parts, self._row.record)
+        cause = Cause.START_FAIL_AGAIN if self._row.state.started_ns else Cause.START_FAIL
+        told = ContainerStartFail(reason=reason, exit_code=code)
         with finish_within(CLEANUP_SECONDS):
-            await self._row.advance(Cause.START_FAIL, error=reason, process=None, exit_code=code)
+            await self._row.advance(cause, told, error=reason, process=None, exit_code=code)
         self._over(ran=False)
         self._after()
 
@@ -147,18 +159,8 @@ class Runs:
         killed = await self._parts.tree.oom_kills(self.group)
         oom = await in_thread(lambda: note_oom(self._session, killed))
         await self._take_apart(lost=bool(ending.reason))
-        reason = ending.reason or ("out of memory" if oom else "")
         with finish_within(CLEANUP_SECONDS) as scope:
-            await self._row.advance(
-                Cause.DIE,
-                *(*before, *([ContainerOom()] if oom else ())),
-                ContainerDie(exit_code=ending.code, reason=reason, oom=oom),
-                process=None,
-                exit_code=ending.code,
-                error=ending.reason,
-                oom_killed=oom,
-                finished_ns=ending.time_ns,
-            )
+            await self._row.settle(lambda state: self._death(state, ending, before, oom=oom))
         if scope.cancelled_caught:
             raise Internal(
                 f"cannot write down the end of container {self._row.record.name}: no answer"
@@ -166,6 +168,31 @@ class Runs:
         await forget_session(self._parts, self._row.record)
         self._over(ran=True)
         self._after()
+
+    def _death(
+        self, state: ContainerState, ending: Ending, before: Sequence[EventData], *, oom: bool
+    ) -> Step:
+        """What the end of a run makes of the container, by its restart policy."""
+        ended = Ended(ending.code, ending.time_ns - state.started_ns, state.stopped)
+        policy = self._row.record.request.restart
+        backoff = restart.after_run(policy, ended, state.backoff, now_ns())
+        told = ContainerDie(
+            exit_code=ending.code,
+            reason=ending.reason or ("out of memory" if oom else ""),
+            oom=oom,
+            ended_ns=ending.time_ns,
+            restart_after_ns=backoff.delay_ns if backoff else 0,
+        )
+        changes = {
+            "process": None,
+            "exit_code": ending.code,
+            "error": ending.reason,
+            "oom_killed": oom,
+            "finished_ns": ending.time_ns,
+            "backoff": backoff or state.backoff,
+        }
+        cause = Cause.DIE_TO_RESTART if backoff else Cause.DIE
+        return Step(cause, (*before, *([ContainerOom()] if oom else ()), told), changes)
 
     async def _take_apart(self, *, lost: bool) -> None:
         """Leave nothing of a run; see :func:`take_apart`. What is left all the same goes at the next start or removal."""

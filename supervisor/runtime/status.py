@@ -21,6 +21,7 @@ class Status(enum.StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     PAUSED = "paused"
+    RESTARTING = "restarting"
     EXITED = "exited"
     REMOVING = "removing"
     DEAD = "dead"
@@ -34,9 +35,12 @@ class Cause(enum.StrEnum):
     START = "start"
     STARTED = "started"
     START_FAIL = "start fails"
+    START_FAIL_AGAIN = "start fails again"
     PAUSE = "pause"
     UNPAUSE = "unpause"
     DIE = "die"
+    DIE_TO_RESTART = "die, to restart"
+    GIVE_UP = "give up"
     REMOVE = "remove"
     DESTROY = "destroy"
     REMOVE_FAIL = "remove fails"
@@ -48,14 +52,20 @@ TABLE: Mapping[tuple[Status, Cause], Status] = MappingProxyType(
         (Status.CREATING, Cause.REMOVE): Status.REMOVING,
         (Status.CREATED, Cause.START): Status.STARTING,
         (Status.EXITED, Cause.START): Status.STARTING,
+        (Status.RESTARTING, Cause.START): Status.STARTING,
         (Status.STARTING, Cause.STARTED): Status.RUNNING,
         (Status.STARTING, Cause.START_FAIL): Status.CREATED,
+        (Status.STARTING, Cause.START_FAIL_AGAIN): Status.EXITED,
         (Status.RUNNING, Cause.PAUSE): Status.PAUSED,
         (Status.PAUSED, Cause.UNPAUSE): Status.RUNNING,
         (Status.RUNNING, Cause.DIE): Status.EXITED,
         (Status.PAUSED, Cause.DIE): Status.EXITED,
+        (Status.RUNNING, Cause.DIE_TO_RESTART): Status.RESTARTING,
+        (Status.PAUSED, Cause.DIE_TO_RESTART): Status.RESTARTING,
+        (Status.RESTARTING, Cause.GIVE_UP): Status.EXITED,
         (Status.CREATED, Cause.REMOVE): Status.REMOVING,
         (Status.EXITED, Cause.REMOVE): Status.REMOVING,
+        (Status.RESTARTING, Cause.REMOVE): Status.REMOVING,
         (Status.DEAD, Cause.REMOVE): Status.REMOVING,
         (Status.REMOVING, Cause.DESTROY): Status.REMOVED,
         (Status.REMOVING, Cause.REMOVE_FAIL): Status.DEAD,
@@ -65,6 +75,9 @@ TABLE: Mapping[tuple[Status, Cause], Status] = MappingProxyType(
 
 ALIVE = frozenset({Status.RUNNING, Status.PAUSED})
 """A process of the container exists."""
+
+ACTIVE = ALIVE | {Status.RESTARTING}
+"""It runs, or will again by itself: what Docker calls running."""
 
 VISIBLE = frozenset(Status) - {Status.CREATING, Status.REMOVED}
 """What listings show."""
@@ -95,7 +108,7 @@ def diagram() -> str:
 
 def cannot_remove(container_id: str, status: Status) -> str:
     """Why a container that runs is not removed; Docker's wording."""
-    what = "paused" if status is Status.PAUSED else "running"
+    what = status.value if status in ACTIVE else Status.RUNNING.value
     advice = "Unpause and then stop" if status is Status.PAUSED else "Stop"
     return (
         f"You cannot remove a {what} container {container_id}. "

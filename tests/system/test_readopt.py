@@ -111,7 +111,11 @@ def test_what_was_to_be_removed_at_its_end_is_gone(engine: Daemon) -> None:
     time.sleep(0.5)
     engine.start()
     until(lambda: engine.docker("ps", "--all", "--quiet").stdout == "")
-    assert events_of(engine, "gone")[-2:] == ["container.die", "container.destroy"]
+    assert events_of(engine, "gone")[-3:] == [
+        "container.die",
+        "container.remove",
+        "container.destroy",
+    ]
 
 
 def test_a_running_exec_is_taken_over(engine: Daemon) -> None:

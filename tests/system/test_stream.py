@@ -66,6 +66,7 @@ def following(daemon: Daemon, *options: str) -> Iterator[Follower]:
 
 def test_every_number_once_in_order_across_a_crash_and_a_stop(daemon: Daemon) -> None:
     with following(daemon, "--from", "oldest") as follower:
+        follower.until(1)  # it is there before the daemon is not
         for end in (daemon.kill, daemon.stop):
             daemon.docker("run", "--rm", "busybox", "true")
             daemon.docker("run", "-d", "--rm", "busybox", "sleep", "0.2")
@@ -147,4 +148,5 @@ def test_docker_tells_the_same(daemon: Daemon) -> None:
         *("events", "--since", f"{began:.9f}", "--until", f"{ended:.9f}"),
         *("--filter", "type=container", "--format", "{{.Action}}"),
     ).stdout
-    assert shown.split() == ours == ["create", "attach", "start", "die", "destroy"]
+    assert shown.split() == ["create", "attach", "start", "die", "destroy"]
+    assert ours == ["create", "attach", "starting", "start", "die", "remove", "destroy"]

@@ -20,7 +20,6 @@ from supervisor.access.requests import (
     MountRequest,
     PortRequest,
     Resources,
-    RestartRequest,
     VolumeRequest,
 )
 from supervisor.access.rules import TABLE
@@ -203,14 +202,14 @@ def test_what_is_not_served_is_refused_by_name_to_all() -> None:
 
 def test_parts_that_are_not_served_are_told_with_their_place() -> None:
     request = container(
-        restart=RestartRequest("always"),
+        resources=Resources(oom_kill_disable=True),
         mounts=(MountRequest(kind=MountKind.VOLUME, source="data", target="/d", subpath="a"),),
     )
     with pytest.raises(InvalidArgument) as caught:
         check_served(request, Action.CONTAINER_CREATE)
     assert [fault.message.split()[0] for fault in caught.value.faults] == [
         "mounts[0].subpath",
-        "restart.name",
+        "resources.oom_kill_disable",
     ]
 
 

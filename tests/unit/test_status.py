@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from supervisor.errors import Conflict
-from supervisor.runtime.status import ALIVE, TABLE, Cause, Status, advance, diagram
+from supervisor.runtime.status import ACTIVE, ALIVE, TABLE, Cause, Status, advance, diagram
 
 
 @pytest.mark.parametrize("status", Status)
@@ -19,7 +19,13 @@ def test_every_pair_is_in_the_table_or_refused(status: Status, cause: Cause) -> 
 
 
 def test_whoever_lives_can_die_and_only_they() -> None:
-    assert {status for status, cause in TABLE if cause is Cause.DIE} == ALIVE
+    for dying in (Cause.DIE, Cause.DIE_TO_RESTART):
+        assert {status for status, cause in TABLE if cause is dying} == ALIVE
+
+
+def test_whatever_is_active_can_be_brought_to_rest() -> None:
+    ends = {status for (status, _), after in TABLE.items() if after is Status.EXITED}
+    assert ends >= ACTIVE
 
 
 def test_every_status_is_reached_and_only_removed_is_final() -> None:

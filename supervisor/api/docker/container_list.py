@@ -11,18 +11,18 @@ from supervisor.api.docker.containers import found
 from supervisor.api.docker.shape_build import Filters, filters, labelled
 from supervisor.api.docker.times import parse_time
 from supervisor.api.docker.view_container import (
-    SPOKEN,
     Seen,
     inspect,
     listed,
     matches_name,
     network_name,
+    spoken,
 )
 from supervisor.api.http import Response, json_response
 from supervisor.clock import now_ns
 from supervisor.errors import Conflict, InvalidArgument, NotFound
 from supervisor.runtime.log_settings import JSON_FILE
-from supervisor.runtime.status import ALIVE, Status
+from supervisor.runtime.status import Status
 
 if TYPE_CHECKING:
     from supervisor.runtime.keeper import Keeper
@@ -84,7 +84,7 @@ async def list_all(call: Call) -> Response:
     shown = [
         keeper
         for keeper in keepers
-        if (everything or keeper.state.status in ALIVE) and all(test(keeper) for test in wanted)
+        if (everything or keeper.active) and all(test(keeper) for test in wanted)
     ]
     shown.sort(key=lambda keeper: keeper.record.created_ns, reverse=True)
     now = now_ns()
@@ -163,7 +163,7 @@ def _status(values: Sequence[str]) -> Test:
     for value in values:
         if value not in STATUSES:
             raise InvalidArgument(f"invalid filter 'status={value[:40]}'", ", ".join(STATUSES))
-    return lambda keeper: SPOKEN.get(keeper.state.status, keeper.state.status).value in values
+    return lambda keeper: spoken(keeper.state).value in values
 
 
 def _health(values: Sequence[str]) -> Test:

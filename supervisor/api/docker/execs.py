@@ -20,7 +20,6 @@ from supervisor.api.streams import while_client_stays
 from supervisor.errors import BakehouseError, Conflict
 from supervisor.runtime.attach import Attachment
 from supervisor.runtime.execs import Exec
-from supervisor.runtime.status import Status
 from supervisor.runtime.stdio import STDERR, frame, parse_detach_keys
 
 EXIT_SECONDS = 10.0
@@ -33,12 +32,7 @@ async def exec_create(call: Call) -> Response:
     request = exec_request(await call.json())
     parse_detach_keys(request.detach_keys)
     await keeper.started()
-    if not keeper.alive:
-        raise Conflict(f"Container {keeper.record.id} is not running")
-    if keeper.state.status is Status.PAUSED:
-        raise Conflict(
-            f"Container {keeper.record.name} is paused, unpause the container before exec"
-        )
+    keeper.check_execs()
     await call.allow(Action.EXEC_CREATE, request, keeper.record.name)
     made = await call.services.containers.create_exec(call.identity, keeper, request)
     return json_response({"Id": made.record.id}, 201)
@@ -52,8 +46,7 @@ async def exec_start(call: Call) -> Response | None:
     check(body.faults, "start the exec")
     if made.record.started:
         raise Conflict(f"Error: Exec command {made.record.id} is already running")
-    if not made.keeper.alive:
-        raise Conflict(f"Container {made.keeper.record.id} is not running")
+    made.keeper.check_execs()
     request = made.record.request
     if detach or not (request.attach_stdin or request.attach_stdout or request.attach_stderr):
         await made.start(None)

@@ -16,7 +16,7 @@ from supervisor.access.requests import MountKind
 from supervisor.api.docker.view_host import host_config
 from supervisor.api.http import JsonObject
 from supervisor.clock import NANOSECONDS_PER_SECOND, rfc3339
-from supervisor.runtime.status import ALIVE, Status
+from supervisor.runtime.status import ACTIVE, ALIVE, Status
 
 if TYPE_CHECKING:
     from supervisor.network.endpoints import Endpoint
@@ -25,11 +25,7 @@ if TYPE_CHECKING:
 ALL_ADDRESSES = "0.0.0.0"  # noqa: S104  # what Docker shows; nothing is bound here
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 WEEK, MONTH, YEAR = 7 * DAY, 30 * DAY, 365 * DAY
-SPOKEN = {
-    Status.CREATING: Status.CREATED,
-    Status.STARTING: Status.CREATED,
-    Status.REMOVED: Status.REMOVING,
-}
+SPOKEN = {Status.CREATING: Status.CREATED, Status.REMOVED: Status.REMOVING}
 """Statuses Docker has no word for, by those it has."""
 
 
@@ -67,7 +63,7 @@ def inspect(seen: Seen) -> JsonObject:
         "HostsPath": "",
         "LogPath": seen.log_path,
         "Name": f"/{record.name}",
-        "RestartCount": 0,
+        "RestartCount": seen.state.backoff.count,
         "Driver": "overlay2",
         "Platform": "linux",
         "MountLabel": "",
@@ -89,10 +85,10 @@ def state(state: ContainerState) -> JsonObject:
     """``State`` of an inspected container."""
     alive = state.status in ALIVE
     return {
-        "Status": SPOKEN.get(state.status, state.status).value,
-        "Running": alive,
+        "Status": spoken(state).value,
+        "Running": state.status in ACTIVE,
         "Paused": state.status is Status.PAUSED,
-        "Restarting": False,
+        "Restarting": state.status is Status.RESTARTING,
         "OOMKilled": state.oom_killed,
         "Dead": state.status is Status.DEAD,
         "Pid": state.process.pid if alive and state.process else 0,
@@ -101,6 +97,15 @@ def state(state: ContainerState) -> JsonObject:
         "StartedAt": rfc3339(state.started_ns),
         "FinishedAt": rfc3339(state.finished_ns),
     }
+
+
+def spoken(state: ContainerState) -> Status:
+    """The status in Docker's words: what is being started is still what it was."""
+    if state.status is not Status.STARTING:
+        return SPOKEN.get(state.status, state.status)
+    if state.backoff.count:
+        return Status.RESTARTING
+    return Status.EXITED if state.started_ns else Status.CREATED
 
 
 def config(record: ContainerRecord) -> JsonObject:
@@ -238,7 +243,7 @@ def listed(seen: Seen, now_ns: int) -> JsonObject:
         "Created": record.created_ns // NANOSECONDS_PER_SECOND,
         "Ports": _listed_ports(record, seen.endpoint),
         "Labels": dict(record.labels),
-        "State": SPOKEN.get(seen.state.status, seen.state.status).value,
+        "State": spoken(seen.state).value,
         "Status": status_line(seen.state, now_ns),
         "HostConfig": {"NetworkMode": record.request.network_mode},
         "NetworkSettings": {"Networks": endpoint_settings(record, seen.endpoint)},
@@ -270,19 +275,18 @@ def _listed_ports(record: ContainerRecord, endpoint: Endpoint | None) -> list[Js
 
 def status_line(state: ContainerState, now_ns: int) -> str:
     """``Up 5 minutes``, ``Exited (0) 2 hours ago``, as ``docker ps`` shows it."""
-    match state.status:
-        case Status.RUNNING:
-            return f"Up {duration(now_ns - state.started_ns)}"
-        case Status.PAUSED:
-            return f"Up {duration(now_ns - state.started_ns)} (Paused)"
-        case Status.EXITED:
-            return f"Exited ({state.exit_code}) {duration(now_ns - state.finished_ns)} ago"
-        case Status.DEAD:
-            return "Dead"
-        case Status.REMOVING | Status.REMOVED:
-            return "Removal In Progress"
-        case Status.CREATING | Status.CREATED | Status.STARTING:
-            return "Created"
+    status = spoken(state)
+    up, ago = (duration(now_ns - since) for since in (state.started_ns, state.finished_ns))
+    table = {
+        Status.RUNNING: f"Up {up}",
+        Status.PAUSED: f"Up {up} (Paused)",
+        Status.RESTARTING: f"Restarting ({state.exit_code}) {ago} ago",
+        Status.EXITED: f"Exited ({state.exit_code}) {ago} ago",
+        Status.DEAD: "Dead",
+        Status.REMOVING: "Removal In Progress",
+        Status.CREATED: "Created",
+    }
+    return table[status]
 
 
 def duration(time_ns: int) -> str:

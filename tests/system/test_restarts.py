@@ -1,0 +1,149 @@
+"""Restart policies on the real kernel, runtime and conmon, through daemons that end and begin."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from protocol.events import ContainerDie
+from supervisor.access.requests import RestartRequest
+from supervisor.errors import Conflict
+from supervisor.runtime.keeper import Keeper
+from supervisor.runtime.status import Status
+from tests.support.engines import ADA_IDENTITY, Engine, engine_in, fresh_root
+
+pytestmark = pytest.mark.root
+
+PATIENCE_SECONDS = 20
+ALWAYS, UNLESS_STOPPED = RestartRequest("always"), RestartRequest("unless-stopped")
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    with fresh_root() as place:
+        yield place
+
+
+@asynccontextmanager
+async def engine(root: Path, *, last: bool = True) -> AsyncIterator[Engine]:
+    async with engine_in(root, farewell=last) as made:
+        with trio.fail_after(PATIENCE_SECONDS):
+            yield made
+            if last:
+                for keeper in made.containers.every():
+                    await made.remove(keeper)
+
+
+async def until(true: Callable[[], object]) -> None:
+    while not true():
+        await trio.sleep(0.002)
+
+
+def again(made: Engine, keeper: Keeper) -> Keeper:
+    return made.containers.find(ADA_IDENTITY, keeper.record.id)
+
+
+async def in_long_backoff(made: Engine, keeper: Keeper) -> None:
+    """Wait until it waits for a second or so."""
+    await until(
+        lambda: (
+            keeper.state.status is Status.RESTARTING
+            and keeper.state.backoff.delay_ns >= 800_000_000
+        )
+    )
+
+
+async def test_it_is_started_again_and_counted(root: Path) -> None:
+    async with engine(root) as made:
+        keeper = await made.run("false", restart=RestartRequest("on-failure", 3))
+        await until(lambda: keeper.state.status is Status.EXITED)
+        assert keeper.state.backoff.count == 3
+        assert keeper.state.exit_code == 1
+        delays = [data.restart_after_ns for data in await deaths(made, keeper)]
+        assert delays == [100_000_000, 200_000_000, 400_000_000, 0]
+        assert await keeper.perform(keeper.start)
+        assert keeper.state.backoff.count <= 1, "who starts it by hand starts anew"
+
+
+async def deaths(made: Engine, keeper: Keeper) -> list[ContainerDie]:
+    page = await made.parts.events.page(0, visible_to=None, limit=1_000)
+    told = [event.data for event in page.events if event.subject == keeper.record.id]
+    return [data for data in told if isinstance(data, ContainerDie)]
+
+
+async def test_who_waits_to_be_restarted_can_be_stopped_killed_and_removed_at_once(
+    root: Path,
+) -> None:
+    async with engine(root) as made:
+        stopped, killed, removed, restarted = [
+            await made.run("false", restart=policy)
+            for policy in (ALWAYS, UNLESS_STOPPED, ALWAYS, ALWAYS)
+        ]
+        for keeper in (stopped, killed, removed, restarted):
+            await in_long_backoff(made, keeper)
+        with trio.fail_after(0.7):
+            with pytest.raises(Conflict, match="is restarting"):
+                await stopped.perform(stopped.pause)
+            with pytest.raises(Conflict, match="is restarting"):
+                stopped.check_execs()
+            with pytest.raises(Conflict, match="remove a restarting container"):
+                await removed.perform(lambda: removed.remove(force=False, volumes=True))
+            assert not await stopped.perform(stopped.start), "it is about to run already"
+            assert await stopped.perform(lambda: stopped.stop(5, signal.SIGTERM))
+            await killed.perform(lambda: killed.kill(signal.SIGKILL))
+            await made.remove(removed)
+        assert stopped.state.status is killed.state.status is Status.EXITED
+        assert stopped.state.stopped
+        await restarted.perform(lambda: restarted.restart(5, signal.SIGTERM))
+        assert restarted.state.backoff.count <= 1
+        await trio.sleep(1)
+        assert stopped.state.status is killed.state.status is Status.EXITED
+
+
+async def test_whoever_stops_or_kills_it_ends_its_restarts(root: Path) -> None:
+    async with engine(root) as made:
+        stopped = await made.run("sleep", "60", restart=ALWAYS)
+        killed = await made.run("sleep", "60", restart=ALWAYS)
+        hailed = await made.run("sleep", "60", restart=ALWAYS)
+        await stopped.perform(lambda: stopped.stop(0, signal.SIGTERM))
+        await killed.perform(lambda: killed.kill(signal.SIGKILL))
+        await killed.wait("not-running")
+        await hailed.perform(lambda: hailed.kill(signal.SIGWINCH))
+        assert hailed.state.process is not None
+        os.kill(hailed.state.process.pid, signal.SIGKILL)  # nobody asked for that
+        await until(lambda: hailed.state.backoff.count == 1 and hailed.alive)
+        assert stopped.state.status is killed.state.status is Status.EXITED
+        assert stopped.state.exit_code == 137
+
+
+async def test_policies_at_a_daemons_start(root: Path) -> None:
+    async with engine(root, last=False) as made:
+        always = await made.run("sleep", "60", restart=ALWAYS)
+        unless = await made.run("sleep", "60", restart=UNLESS_STOPPED)
+        never_run = await made.create("sleep", "60", restart=ALWAYS)
+        for keeper in (always, unless):
+            await keeper.perform(lambda keeper=keeper: keeper.stop(0, signal.SIGTERM))  # type: ignore[misc]
+        died = await made.run("sh", "-c", "sleep 0.3; exit 7", restart=RestartRequest("on-failure"))
+        waiting = await made.run("false", restart=ALWAYS)
+        await in_long_backoff(made, waiting)
+        backoff = waiting.state.backoff
+        runs_on = await made.run("sleep", "60", restart=ALWAYS)
+        process = runs_on.state.process
+    await trio.sleep(0.5)
+    async with engine(root) as made:
+        assert again(made, unless).state.status is Status.EXITED
+        assert again(made, never_run).state.status is Status.CREATED
+        assert again(made, runs_on).state.process == process
+        await until(lambda: again(made, always).alive)
+        assert not again(made, always).state.stopped
+        told = await deaths(made, died)
+        assert told[0].exit_code == 7
+        assert told[0].restart_after_ns > 0
+        await until(lambda: again(made, died).state.backoff.count >= 1 and again(made, died).alive)
+        await until(lambda: again(made, waiting).state.backoff.count > backoff.count)
