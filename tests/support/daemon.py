@@ -37,12 +37,14 @@ class Daemon:
         root: Everything of it is below; short, because a socket's path is.
         user_group: Whose members may use it.
         settings: Further TOML for its settings.
+        before: What starts it: a command that ends in being it.
         process: It, while it runs.
     """
 
     root: Path
     user_group: str
     settings: str = ""
+    before: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -85,6 +87,7 @@ class Daemon:
                 [
                     str(part)
                     for part in (
+                        *self.before,
                         sys.executable,
                         "-m",
                         "supervisor",
