@@ -12,6 +12,7 @@ from pathlib import Path
 import attrs
 
 from supervisor import config as settings
+from supervisor import faults
 from supervisor.errors import BakehouseError, Unavailable
 from supervisor.linux.spawner import start_spawner
 
@@ -28,6 +29,8 @@ def main(words: Sequence[str] | None = None) -> int:
         config = read_settings(words)
         if os.geteuid() != 0:
             raise Unavailable("cannot start bakehoused: it has to be root", hint="sudo bakehoused")
+        if faults.arm(os.environ, installed=not config.instance_tag):
+            logging.warning("fault points are armed: this daemon dies when it is told to")
         config.run_root.mkdir(parents=True, exist_ok=True)
         seed = start_spawner(config.run_root, config.instance)
         sys.setswitchinterval(SWITCH_SECONDS)

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import trio
 
+from supervisor import faults
 from supervisor.errors import BakehouseError
 
 T = TypeVar("T")
@@ -32,7 +33,10 @@ def finish_within(seconds: float) -> Iterator[trio.CancelScope]:
 
 async def in_thread(work: Callable[[], T], limiter: trio.CapacityLimiter = DISK) -> T:
     """Run ``work`` in a thread and wait for its end, even when cancelled: it may hold a resource."""
-    return await trio.to_thread.run_sync(work, limiter=limiter)
+    faults.before(faults.Door.THREAD, work)
+    done = await trio.to_thread.run_sync(work, limiter=limiter)
+    faults.after(faults.Door.THREAD, work)
+    return done
 
 
 async def together(*jobs: Callable[[], Awaitable[None]]) -> None:

@@ -24,6 +24,7 @@ import attrs
 import outcome
 import trio
 
+from supervisor import faults
 from supervisor.database import schema
 from supervisor.database.reserve import Reserve
 from supervisor.errors import Internal, ResourceExhausted
@@ -146,9 +147,12 @@ class Database:
             Internal: The disk or the file is broken; nothing was changed.
             BaseException: Whatever ``work`` raised; what it changed is undone.
         """
+        faults.before(faults.Door.COMMIT, work)
         unit = _Unit(work)
         await self._units.send(unit)
-        return await unit.settled()
+        written = await unit.settled()
+        faults.after(faults.Door.COMMIT, work)
+        return written
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``work`` on a reader of its own, in a thread, seeing one consistent state.

@@ -23,7 +23,7 @@ from types import TracebackType
 import attrs
 import trio
 
-from supervisor import tasks
+from supervisor import faults, tasks
 from supervisor.errors import Internal, Unavailable
 from supervisor.linux import spawner_process, spawner_wire
 from supervisor.linux.pipes import Capture, Feed
@@ -200,7 +200,9 @@ class Spawner:
             OSError: It could not be started: no such program, cgroup gone, no memory, …
         """
         arguments, fds = _arguments(command)
+        faults.before(faults.Door.SPAWNER, "spawn", command.argv)
         answer, ending = await self._ask("spawn", arguments, fds, command=True)
+        faults.after(faults.Door.SPAWNER, "spawn", command.argv)
         assert ending is not None
         assert isinstance(answer.value, int)
         return Process(answer.value, answer.fds[0], ending)
@@ -252,7 +254,9 @@ class Spawner:
         Raises:
             OSError: The errand failed, with the kernel's errno and a text.
         """
+        faults.before(faults.Door.SPAWNER, errand)
         answer, _ = await self._ask(errand, dict(arguments), list(fds), command=False)
+        faults.after(faults.Door.SPAWNER, errand)
         return answer
 
     async def _ask(

@@ -24,6 +24,7 @@ import orjson
 import trio
 from typing_extensions import override
 
+from supervisor import faults
 from supervisor.errors import Internal
 from supervisor.linux.mounts import told_as
 from supervisor.linux.spawner import Command, Process, Spawner
@@ -120,7 +121,9 @@ class Session(trio.abc.AsyncResource):
     async def go(self) -> None:
         """Let conmon (and at the second call an attached exec) go on."""
         with contextlib.suppress(trio.BrokenResourceError):  # it has ended: then it says why
+            faults.before(faults.Door.CONMON, "go")
             await self._start.send_all(b"\0")
+            faults.after(faults.Door.CONMON, "go")
 
     async def socket_ready(self) -> None:
         """Wait until an attached exec's socket can be connected to."""

@@ -364,15 +364,13 @@ class Keeper:
                 await self._remove(volumes=True)
 
     async def _remove(self, *, volumes: bool) -> None:
-        await self.row.advance(Cause.REMOVE, ContainerRemove())
-        await self.finish_removal(volumes=volumes)
+        await self.row.advance(Cause.REMOVE, ContainerRemove(), volumes_too=volumes)
+        await self.finish_removal()
 
-    async def finish_removal(self, *, volumes: bool) -> None:
+    async def finish_removal(self) -> None:
         """From ``removing`` on; also what recovery does."""
         runs = self.runs
-        orphaned = await remove_all(
-            self.parts, self.row, runs.log.parent, bare=runs.bare, volumes=volumes
-        )
+        orphaned = await remove_all(self.parts, self.row, runs.log.parent, bare=runs.bare)
         runs.waiting.give_up()
         self._forgotten(self)
         self.gone.set()

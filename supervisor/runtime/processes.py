@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trio
 
+from supervisor import faults
 from supervisor.runtime.records import ProcessIdentity
 
 START_TICKS_FIELD = 22
@@ -50,8 +51,10 @@ async def wait_end(pidfd: int) -> None:
 
 def send_signal(pidfd: int, number: int) -> bool:
     """The signal is sent; False when the process is gone."""
+    faults.before(faults.Door.SIGNAL, signal.Signals(number).name)
     try:
         signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         return False
+    faults.after(faults.Door.SIGNAL, "sent")
     return True

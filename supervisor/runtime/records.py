@@ -120,6 +120,7 @@ class ContainerState:
         started_ns: Of the last run; 0 if it never ran. Likewise ``finished_ns``.
         backoff: How its restart policy has fared.
         stopped: Somebody asked for its end since it was last started by hand.
+        volumes_too: Its removal, once begun, takes its anonymous volumes along.
     """
 
     status: Status = Status.CREATING
@@ -131,6 +132,7 @@ class ContainerState:
     finished_ns: int = 0
     backoff: Backoff = attrs.field(factory=Backoff)
     stopped: bool = False
+    volumes_too: bool = False
 
     @property
     def started_at(self) -> str:

@@ -167,7 +167,7 @@ async def _carry_out(finding: Finding, keeper: Keeper, endpoint: Endpoint | None
         case Finding.UNDO_START:
             await keeper.runs.undo(CUT_OFF)
         case Finding.FINISH_REMOVAL:
-            await keeper.finish_removal(volumes=keeper.record.request.auto_remove)
+            await keeper.finish_removal()
         case Finding.CONFIRM_START | Finding.CONFIRM_AND_END | Finding.ADOPT | Finding.END:
             await _take_over(finding, keeper, endpoint)
         case _:

@@ -15,9 +15,7 @@ from supervisor.runtime.status import Cause
 from supervisor.tasks import in_thread
 
 
-async def remove_all(
-    parts: Parts, row: Row, log_directory: Path, *, bare: bool, volumes: bool
-) -> bool:
+async def remove_all(parts: Parts, row: Row, log_directory: Path, *, bare: bool) -> bool:
     """From ``removing`` on the container goes, with all it held; whether its layers have become needless with it.
 
     What is gone already is no trouble, so that recovery may do it again.
@@ -27,7 +25,6 @@ async def remove_all(
         row: Its row.
         log_directory: Where its log is.
         bare: Nothing of a run is left.
-        volumes: Its anonymous volumes go too.
 
     Raises:
         BakehouseError: Something cannot be removed; the container is ``dead`` then.
@@ -38,7 +35,7 @@ async def remove_all(
             await dismantle(parts, record)
         await parts.store.snapshots.remove(record.id)
         if any(mount.kind is MountKind.VOLUME for mount in record.mounts):
-            await parts.store.volumes.release(record.id, remove_anonymous=volumes)
+            await parts.store.volumes.release(record.id, remove_anonymous=row.state.volumes_too)
         await in_thread(lambda: shutil.rmtree(log_directory, ignore_errors=True))
     except BakehouseError as error:
         told = ContainerRemoveFail(reason=error.message)

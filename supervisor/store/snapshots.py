@@ -286,9 +286,9 @@ class Snapshots:
                 self._trash.take(directory)
 
     def _drop_unknown_places(self, known: Collection[Path]) -> None:
-        for place in (self._views.run_root / "rootfs").glob("*/*/merged"):
-            if place not in known:
-                _remove_place(place)
+        for directory in (self._views.run_root / "rootfs").glob("*/*"):
+            if directory / "merged" not in known:
+                _remove_place(directory / "merged")
 
 
 def _kept(connection: sqlite3.Connection, rootfs: RootfsOf) -> list[Snapshot]:

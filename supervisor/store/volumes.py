@@ -81,6 +81,7 @@ class Volumes:
         labels: Mapping[str, str] | None = None,
         options: Mapping[str, str] | None = None,
         anonymous: bool | None = None,
+        holder: str = "",
     ) -> Volume:
         """Make a volume; one of this name that is there already is success.
 
@@ -90,6 +91,7 @@ class Volumes:
             labels: Kept for the people who gave them.
             options: None are known.
             anonymous: By default whether we chose the name.
+            holder: A container that holds it from the start: made first and held later, it could be left to nobody.
 
         Raises:
             InvalidArgument: The name is not safe, or an option is given.
@@ -116,7 +118,7 @@ class Volumes:
         )
         async with self._changing:
             await in_thread(lambda: _make(self.path(wanted.owner, wanted.name)))
-            return await self._database.write(lambda c: self._create_in(c, wanted))
+            return await self._database.write(lambda c: self._create_in(c, wanted, holder))
 
     async def get(self, owner: int, name: str) -> Volume:
         """The owner's volume of this name.
@@ -181,16 +183,7 @@ class Volumes:
         Raises:
             InvalidArgument: The name is not safe.
         """
-        made = await self.create(owner.uid, name, anonymous=anonymous or not name)
-
-        def work(connection: sqlite3.Connection) -> None:
-            _get(connection, owner.uid, made.name)
-            connection.execute(
-                "INSERT OR IGNORE INTO volume_holds (owner, name, container) VALUES (?, ?, ?)",
-                (owner.uid, made.name, container),
-            )
-
-        await self._database.write(work)
+        made = await self.create(owner.uid, name, anonymous=anonymous or not name, holder=container)
         return made.name
 
     async def release(self, container: str, *, remove_anonymous: bool) -> None:
@@ -252,7 +245,7 @@ class Volumes:
         with finish_within(FILL_CLEANUP_SECONDS):
             await self._database.write(lambda connection: _filled(connection, owner.uid, name))
 
-    def _create_in(self, connection: sqlite3.Connection, wanted: Volume) -> Volume:
+    def _create_in(self, connection: sqlite3.Connection, wanted: Volume, holder: str) -> Volume:
         made = connection.execute(
             "INSERT INTO volumes (owner, name, anonymous, filled, labels, options, created_ns)"
             " VALUES (?, ?, ?, 0, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -273,6 +266,11 @@ class Volumes:
                 owner=wanted.owner,
                 subject=wanted.name,
                 attributes=attributes,
+            )
+        if holder:
+            connection.execute(
+                "INSERT OR IGNORE INTO volume_holds (owner, name, container) VALUES (?, ?, ?)",
+                (wanted.owner, wanted.name, holder),
             )
         return _get(connection, wanted.owner, wanted.name)
 

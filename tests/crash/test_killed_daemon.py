@@ -20,7 +20,6 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import docker
 import pytest
@@ -29,6 +28,8 @@ import urllib3
 
 from tests.support.accounts import People
 from tests.support.daemon import Daemon, new_daemon
+from tests.support.holdings import SETTLE_SECONDS, disagreements, settled
+from tests.support.lives import broken_lives, gaps
 
 pytestmark = [
     pytest.mark.root,
@@ -39,7 +40,6 @@ pytestmark = [
 ]
 
 KILLS = int(os.environ.get("BAKEHOUSE_KILLS", "12"))
-SETTLE_SECONDS = 20.0
 BUSYBOX = "busybox:latest"
 EXPECTED_FAILURES = (
     docker.errors.DockerException,
@@ -47,14 +47,6 @@ EXPECTED_FAILURES = (
     urllib3.exceptions.HTTPError,
     OSError,
 )
-AFTER = {
-    None: {"container.create"},
-    "container.create": {"container.start", "container.destroy"},
-    "container.start": {"container.die"},
-    "container.die": {"container.start", "container.destroy"},
-    "container.destroy": set(),
-}
-"""Which event of a container's life may follow which."""
 
 
 class Workers:
@@ -196,93 +188,6 @@ class Subscriber:
         self._thread.join()
 
 
-def disagreements(daemon: Daemon) -> list[str]:
-    """What the daemon says held against the kernel; empty when they agree."""
-    with contextlib.closing(_client(daemon)) as client:
-        containers = client.api.containers(all=True)
-        inspected = [client.api.inspect_container(one["Id"]) for one in containers]
-    alive = {one["Id"]: one["State"]["Pid"] for one in inspected if one["State"]["Running"]}
-    told = [
-        f"{one['Id'][:12]} is {one['State']['Status']}"
-        for one in inspected
-        if one["State"]["Status"] not in {"created", "running", "exited"}
-    ]
-    told += [
-        f"process {pid} of {name[:12]} is gone" for name, pid in alive.items() if not _lives(pid)
-    ]
-    told += _compare("cgroups", _cgroups(daemon), set(alive))
-    told += _compare("conmons", _conmons(daemon), set(alive))
-    told += _compare("root file systems", _rootfs_mounts(daemon), set(alive))
-    bridged = [
-        one
-        for one in inspected
-        if one["State"]["Running"] and one["HostConfig"]["NetworkMode"] != "none"
-    ]
-    links = [
-        name
-        for name in os.listdir("/sys/class/net")
-        if name.startswith(f"bv{daemon.config.instance_tag}")
-    ]
-    if len(links) != len(bridged):
-        told.append(f"{len(links)} links for {len(bridged)} containers on a bridge")
-    return told
-
-
-def _compare(what: str, found: set[str], wanted: set[str]) -> list[str]:
-    return [
-        *(f"{what}: {name[:20]} is left" for name in sorted(found - wanted)),
-        *(f"{what}: {name[:20]} is missing" for name in sorted(wanted - found)),
-    ]
-
-
-def _lives(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
-
-
-def _cgroups(daemon: Daemon) -> set[str]:
-    roots = list(Path("/sys/fs/cgroup").glob(f"**/{daemon.config.instance}"))
-    return {
-        group.name
-        for root in roots
-        for group in root.glob("u*/*")
-        if group.is_dir() and group.name != "monitors"
-    }
-
-
-def _conmons(daemon: Daemon) -> set[str]:
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            words = path.read_bytes().split(b"\0")
-            ours = str(daemon.run_root).encode() in b"\0".join(words)
-            if ours and words[0].endswith(b"conmon") and b"--exec" not in words:
-                found.add(words[words.index(b"-c") + 1].decode())
-    return found
-
-
-def _rootfs_mounts(daemon: Daemon) -> set[str]:
-    mounts = subprocess.run(
-        ["nsenter", f"--mount={daemon.run_root}/pins/mnt", "cat", "/proc/self/mountinfo"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    points = [line.split()[4] for line in mounts.splitlines() if " - overlay " in line]
-    return {
-        Path(point).parent.name
-        for point in points
-        if point.startswith(f"{daemon.run_root}/rootfs/")
-    }
-
-
-def settled(daemon: Daemon) -> list[str]:
-    """The disagreements that stay."""
-    until = time.monotonic() + SETTLE_SECONDS
-    while (told := disagreements(daemon)) and time.monotonic() < until:
-        time.sleep(0.1)
-    return told
-
-
 def test_nothing_is_lost_doubled_or_leaked(two_users: People) -> None:
     dice = random.Random(2024)
     daemon = new_daemon(two_users.group)
@@ -298,39 +203,21 @@ def test_nothing_is_lost_doubled_or_leaked(two_users: People) -> None:
                     daemon.kill()
                     daemon.start()
                     with workers.paused():
-                        assert settled(daemon) == [], f"after kill {number}"
+                        assert settled(lambda: disagreements(daemon)) == [], f"after kill {number}"
             assert workers.done > KILLS / 4, "the workers hardly got anything done"
             with contextlib.closing(_client(daemon)) as client:
                 for one in client.api.containers(all=True):
                     client.api.remove_container(one["Id"], force=True)
-            assert settled(daemon) == []
+            assert settled(lambda: disagreements(daemon)) == []
             last = json.loads(
                 daemon.bakehouse("events", "--from", "oldest", "--json").stdout.splitlines()[-1]
             )
             subscriber.until(last["seq"])
         finally:
             subscriber.close()
-        assert [event["seq"] for event in subscriber.events] == list(range(1, last["seq"] + 1))
+        assert gaps(subscriber.events) == []
         assert list(broken_lives(subscriber.events)) == []
         assert daemon.close() == []
     finally:
         daemon.clear()
         gc.collect()  # docker-py's, while their warnings are let pass
-
-
-def broken_lives(events: list[dict[str, object]]) -> Iterator[str]:
-    """Containers whose events do not make a life."""
-    latest: dict[str, str | None] = {}
-    for event in events:
-        kind, subject = str(event["type"]), str(event["subject"])
-        if kind not in AFTER:
-            continue
-        before = latest.get(subject)
-        if kind not in AFTER[before]:
-            yield f"{subject[:12]}: {kind} (seq {event['seq']}) after {before}"
-        latest[subject] = kind
-    yield from (
-        f"{subject[:12]} ends with {kind}"
-        for subject, kind in latest.items()
-        if kind != "container.destroy"
-    )

@@ -52,7 +52,11 @@ def ask(  # noqa: PLR0913
     kind: str = "application/json",
     seconds: float = 30.0,
 ) -> Answer:
-    """The answer to one request of ``user`` (root without one); a body that is not bytes goes as JSON."""
+    """The answer to one request of ``user`` (root without one); a body that is not bytes goes as JSON.
+
+    Raises:
+        ConnectionError: The daemon went away before it answered.
+    """
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     head = (
         f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
@@ -74,6 +78,8 @@ def _here(daemon: Daemon, request: bytes, seconds: float) -> bytes:
         client.sendall(request)
         while piece := client.recv(1 << 20):
             pieces.append(piece)
+    if not pieces:
+        raise ConnectionResetError("no answer")
     return b"".join(pieces)
 
 
@@ -88,7 +94,8 @@ def _as_user(daemon: Daemon, user: User, request: bytes, seconds: float) -> byte
         extra_groups=user.groups,
         cwd="/",
     )
-    assert done.stdout, done.stderr.decode()
+    if not done.stdout:
+        raise ConnectionResetError(f"no answer: {done.stderr.decode()}")
     return done.stdout
 
 

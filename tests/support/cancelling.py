@@ -4,7 +4,8 @@ Words: a *step* is what a task does between two checkpoints; an operation cancel
 in the moment it waits there. What an operation does in tasks below its own counts; what it asks of other tasks counts
 only when told so (``every_task``).
 
-Rules: operations of up to ``POINTS_MAX`` checkpoints are cancelled at every one, longer ones at as many, evenly spread.
+Rules: operations of up to ``POINTS_MAX`` checkpoints are cancelled at every one, longer ones at as many, evenly spread; with
+``BAKEHOUSE_CANCEL_POINTS=all`` in the environment they are cancelled at every one too.
 Timing differs from run to run, so a few more are tried until one comes to its end although it was to be cancelled.
 """
 
@@ -26,6 +27,7 @@ from supervisor.linux.cgroup import Cgroups
 from supervisor.linux.spawner import Spawner
 
 POINTS_MAX = 25
+EVERY = os.environ.get("BAKEHOUSE_CANCEL_POINTS") == "all"
 SETTLE_SECONDS = 5.0
 
 Operation = Callable[[], Awaitable[object]]
@@ -108,7 +110,7 @@ async def cancel_everywhere(
 
 def _spread(last: int, points: int) -> list[int]:
     """At most ``points`` numbers from 1 to ``last``, both included, evenly spread."""
-    if last <= points:
+    if last <= points or EVERY:
         return list(range(1, last + 1))
     return sorted({1 + (last - 1) * number // (points - 1) for number in range(points)})
 

@@ -21,6 +21,7 @@ import docker
 
 from supervisor.config import Config
 from tests.support.accounts import User
+from tests.support.zygote import Forked, Zygote
 
 READY_SECONDS = 30.0
 STOP_SECONDS = 30.0
@@ -38,6 +39,8 @@ class Daemon:
         user_group: Whose members may use it.
         settings: Further TOML for its settings.
         before: What starts it: a command that ends in being it.
+        variables: What its environment has besides the test's.
+        zygote: Forks it, for those who start it often.
         process: It, while it runs.
     """
 
@@ -45,7 +48,9 @@ class Daemon:
     user_group: str
     settings: str = ""
     before: tuple[str, ...] = ()
-    process: subprocess.Popen[bytes] | None = None
+    variables: Mapping[str, str] = attrs.field(factory=dict)
+    zygote: Zygote | None = None
+    process: subprocess.Popen[bytes] | Forked | None = None
 
     @property
     def data_root(self) -> Path:
@@ -74,34 +79,27 @@ class Daemon:
         self.root.chmod(0o755)
         settings = self.root / "config.toml"
         settings.write_text(f'[access]\nuser_group = "{self.user_group}"\n{self.settings}\n')
-        arguments = [
-            "--config",
-            settings,
-            "--data-root",
-            self.data_root,
-            "--run-root",
-            self.run_root,
-        ]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    str(part)
-                    for part in (
-                        *self.before,
-                        sys.executable,
-                        "-m",
-                        "supervisor",
-                        *arguments,
-                        "--socket",
-                        self.socket,
-                    )
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=REPOSITORY,
-                start_new_session=True,
-            )
+        told = {
+            "--config": settings,
+            "--data-root": self.data_root,
+            "--run-root": self.run_root,
+            "--socket": self.socket,
+        }
+        words = [str(word) for pair in told.items() for word in pair]
+        variables = {**os.environ, **self.variables}
+        if self.zygote is not None:
+            self.process = self.zygote.fork(words, variables, self.log)
+        else:
+            with self.log.open("ab") as log:
+                self.process = subprocess.Popen(
+                    [*self.before, sys.executable, "-m", "supervisor", *words],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=REPOSITORY,
+                    env=variables,
+                    start_new_session=True,
+                )
         self.wait_until_ready()
 
     def wait_until_ready(self) -> None:

@@ -1,0 +1,205 @@
+"""What an unprivileged person asks of the daemon while it is made to die: each operation, what must be there before it,
+how it is asked for, and what is so once it was done.
+
+Rules: every operation can be asked for again after a crash, by a client who does not know how far it came; the answers
+that say *it is done already* are as good as the one that says *done*.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import attrs
+
+from tests.support.accounts import User
+from tests.support.asking import Answer, ask
+from tests.support.daemon import Daemon
+
+BUSYBOX = "busybox:latest"
+PATIENCE_SECONDS = 20.0
+SLEEPER = "trap 'exit 3' TERM; echo ready; while :; do sleep 600 & wait; done"
+
+
+@attrs.frozen
+class Subject:
+    """The container that an operation is done to, as its owner sees it."""
+
+    daemon: Daemon
+    owner: User
+    name: str
+
+    def call(self, method: str, path: str, body: object = b"", *, fine: set[int]) -> Answer:
+        """The answer to a request; one of the statuses that are ``fine``."""
+        answer = ask(self.daemon, method, f"/v1.41{path}", body, user=self.owner)
+        assert answer.status in fine, f"{method} {path}: {answer.status} {answer.body!r}"
+        return answer
+
+    def look(self) -> Mapping[str, object] | None:
+        """What inspect says; None if there is no such container."""
+        answer = self.call("GET", f"/containers/{self.name}/json", fine={200, 404})
+        if answer.status != 200:
+            return None
+        assert isinstance(answer.json, dict)
+        return answer.json
+
+    @property
+    def status(self) -> str:
+        """Docker's word for it; ``gone`` if there is no such container."""
+        seen = self.look()
+        if seen is None:
+            return "gone"
+        state = seen["State"]
+        assert isinstance(state, dict)
+        return str(state["Status"])
+
+    def becomes(self, *wanted: str) -> str:
+        """Wait until it is so."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        while (status := self.status) not in wanted:
+            assert time.monotonic() < until, f"{self.name} stays {status} and is not {wanted}"
+            time.sleep(0.02)
+        return status
+
+
+def create(subject: Subject) -> None:
+    body = {
+        "Image": BUSYBOX,
+        "Cmd": ["sh", "-c", SLEEPER],
+        "Labels": {"round": subject.name},
+        "Volumes": {"/anonymous": {}},
+        "ExposedPorts": {"80/tcp": {}},
+        "HostConfig": {
+            "NetworkMode": "bridge",
+            "Binds": [f"{subject.name}-data:/data"],
+            "PortBindings": {"80/tcp": [{"HostPort": ""}]},
+        },
+    }
+    subject.call("POST", f"/containers/create?name={subject.name}", body, fine={201, 409})
+
+
+def start(subject: Subject) -> None:
+    subject.call("POST", f"/containers/{subject.name}/start", fine={204, 304})
+
+
+def run(subject: Subject) -> None:
+    create(subject)
+    start(subject)
+
+
+def execute(subject: Subject) -> None:
+    body = {"Cmd": ["sh", "-c", "echo hello; exit 4"], "AttachStdout": True}
+    made = subject.call("POST", f"/containers/{subject.name}/exec", body, fine={201}).json
+    assert isinstance(made, dict)
+    said = subject.call("POST", f"/exec/{made['Id']}/start", {"Detach": False}, fine={200})
+    assert said.body.endswith(b"hello\n"), said.body
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        seen = subject.call("GET", f"/exec/{made['Id']}/json", fine={200}).json
+        assert isinstance(seen, dict)
+        if seen["ExitCode"] is not None:
+            break
+        assert time.monotonic() < until, "the exec does not end"
+        time.sleep(0.01)
+    assert seen["ExitCode"] == 4
+
+
+def stop(subject: Subject) -> None:
+    subject.call("POST", f"/containers/{subject.name}/stop?t=5", fine={204, 304})
+
+
+def kill(subject: Subject) -> None:
+    subject.call("POST", f"/containers/{subject.name}/kill", fine={204, 409})
+
+
+def restart(subject: Subject) -> None:
+    subject.call("POST", f"/containers/{subject.name}/restart?t=5", fine={204})
+
+
+def pause(subject: Subject) -> None:
+    answer = subject.call("POST", f"/containers/{subject.name}/pause", fine={204, 409})
+    assert answer.status == 204 or "already paused" in answer.message or "paused" in answer.message
+
+
+def unpause(subject: Subject) -> None:
+    subject.call("POST", f"/containers/{subject.name}/unpause", fine={204, 409, 500})
+
+
+def paused(subject: Subject) -> None:
+    run(subject)
+    pause(subject)
+
+
+def rename(subject: Subject) -> None:
+    subject.call(
+        "POST",
+        f"/containers/{subject.name}/rename?name={subject.name}-renamed",
+        fine={204, 404},  # 404: it is called so already
+    )
+
+
+def remove(subject: Subject) -> None:
+    subject.call("DELETE", f"/containers/{subject.name}?force=1&v=1", fine={204, 404, 409})
+
+
+def nothing(subject: Subject) -> None:
+    assert subject.status == "gone"
+
+
+@attrs.frozen
+class Operation:
+    """One of them.
+
+    Attributes:
+        name: As people call it.
+        before: Brings about what it is done to.
+        act: Asks for it, and may be called again.
+        status: What the container is afterwards.
+        renamed: It has its other name afterwards.
+        least: What it passes at least, by the name of the passage without its side: a list that is not of this operation,
+            or of nothing, would prove nothing.
+    """
+
+    name: str
+    before: Callable[[Subject], None]
+    act: Callable[[Subject], None]
+    status: str
+    renamed: bool = False
+    least: tuple[str, ...] = ()
+
+
+COMMIT = "commit runtime.ledger:Ledger"
+OPERATIONS = (
+    Operation("create", nothing, create, "created", least=(f"{COMMIT}.insert", f"{COMMIT}.write")),
+    Operation(
+        "start",
+        create,
+        start,
+        "running",
+        least=(
+            f"{COMMIT}.write",
+            "spawner overlay",
+            "spawner network_namespace",
+            "spawner spawn sh conmon",
+            "spawner spawn * start",
+            "conmon go",
+            "thread runtime.cgroup_tree:CgroupTree.create",
+            "thread linux.netlink:Netlink._send",
+            "thread linux.nftables:Nftables.apply",
+        ),
+    ),
+    Operation(
+        "exec", run, execute, "running", least=(f"{COMMIT}.write_exec", "spawner spawn sh conmon")
+    ),
+    Operation("stop", run, stop, "exited", least=(f"{COMMIT}.write", "signal SIGTERM")),
+    Operation("restart", run, restart, "running", least=("signal SIGTERM", "spawner overlay")),
+    Operation("pause", run, pause, "paused", least=(f"{COMMIT}.write",)),
+    Operation("unpause", paused, unpause, "running", least=(f"{COMMIT}.write",)),
+    Operation("rename", run, rename, "running", renamed=True, least=(f"{COMMIT}.write",)),
+    Operation("remove", run, remove, "gone", least=(f"{COMMIT}.delete", "spawner unmount")),
+)
+
+
+def every() -> Iterator[Operation]:
+    """All of them."""
+    yield from OPERATIONS
