@@ -16,7 +16,6 @@ from supervisor.access.policy import TOLD_MAX, Action, Request, default_of, part
 from supervisor.access.requests import (
     BuildRequest,
     ContainerRequest,
-    HealthRequest,
     MountRequest,
     Resources,
     VolumeRequest,
@@ -36,11 +35,6 @@ def _one_of(*values: object) -> Served:
 
 def _always(_: object) -> bool:
     return True
-
-
-def _no_probe(value: object) -> bool:
-    """``--no-healthcheck`` is what happens anyway."""
-    return isinstance(value, HealthRequest) and value.test == ("NONE",)
 
 
 def _security_options(value: object) -> bool:
@@ -69,7 +63,6 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
             _security_options,
             "only no-new-privileges, seccomp=unconfined, and seccomp= with a profile are",
         ),
-        "health": (_no_probe, "probes are kept with an image and not run; look with `docker exec`"),
         "devices": (_never, "bind what a device serves, such as its socket, instead"),
         "init": (_never, "let the program itself reap its children"),
         "cgroup_parent": (_never, "each container is in its owner's cgroup"),

@@ -28,11 +28,13 @@ from supervisor.errors import (
 from supervisor.linux import mounts
 from supervisor.runtime.creation import ImageFacts, check_platform, container_record
 from supervisor.runtime.execs import Exec, new_exec
-from supervisor.runtime.keeper import Keeper
+from supervisor.runtime.health import plan_of
+from supervisor.runtime.keeper import Household, Keeper
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.log_settings import JOURNAL_SOCKET, JOURNALD, check_log, log_settings
 from supervisor.runtime.logs import Form, LogQuery, read_log
 from supervisor.runtime.parts import Parts
+from supervisor.runtime.probes import tend_health
 from supervisor.runtime.records import ContainerRecord, ContainerState, MountRecord
 from supervisor.runtime.sanity import checked_name
 from supervisor.runtime.status import VISIBLE, Cause, advance
@@ -56,7 +58,7 @@ class Containers:
         self._names: defaultdict[int, dict[str, str]] = defaultdict(dict)
         self._execs: dict[str, Exec] = {}
         self._renaming = trio.Lock()
-        self._recovered = trio.Event()
+        self._household = Household(self._forget, trio.Event(), self._tend)
 
     # --- finding -----------------------------------------------------------------------------------------------
 
@@ -279,12 +281,21 @@ class Containers:
             InvalidArgument: No command.
             ResourceExhausted: The container has too many.
         """
-        record = new_exec(keeper.record.id, identity.owner, request)
+        return await self.make_exec(keeper, identity.owner, request)
+
+    async def make_exec(self, keeper: Keeper, owner: int, request: ExecRequest) -> Exec:
+        """The same, for whom it is known already."""
+        record = new_exec(keeper.record.id, owner, request)
         await self._bound_execs(keeper)
         made = Exec(self.parts, self._ledger, keeper, record)
         await made.create()
         self._execs[record.id] = made
         return made
+
+    async def forget_exec(self, made: Exec) -> None:
+        """It is written down no more."""
+        await self._ledger.delete_execs([made.record.id])
+        self._execs.pop(made.record.id, None)
 
     async def _bound_execs(self, keeper: Keeper) -> None:
         """Forget the oldest that ended when a container has had many."""
@@ -330,11 +341,18 @@ class Containers:
         return keeper
 
     def _keeper(self, record: ContainerRecord, state: ContainerState) -> Keeper:
-        return Keeper(self.parts, self._ledger, record, state, self._forget, self._recovered)
+        return Keeper(self.parts, self._ledger, record, state, self._household)
+
+    async def _tend(self, keeper: Keeper) -> None:
+        """What is done beside each run of a container."""
+        plan = plan_of(keeper.record.health, keeper.record.shell)
+        if plan is not None:
+            await self._household.recovered.wait()
+            await tend_health(self, keeper, plan)
 
     def recovered(self) -> None:
         """All are recovered: from now on restart policies start what they should."""
-        self._recovered.set()
+        self._household.recovered.set()
         for keeper in self.every():
             keeper.after_recovery()
 

@@ -17,6 +17,7 @@ from supervisor.access.requests import ContainerRequest, MountKind, MountRequest
 from supervisor.clock import now_ns
 from supervisor.errors import NotFound, faulty
 from supervisor.oci.image import Execution, ImageConfig
+from supervisor.runtime.health import merged
 from supervisor.runtime.names import random_name
 from supervisor.runtime.records import ContainerRecord, MountRecord
 from supervisor.runtime.sanity import Host, kernels_own, request_faults
@@ -89,6 +90,8 @@ def container_record(
         exposed_ports=tuple(dict.fromkeys((*execution.exposed_ports, *request.exposed_ports))),
         mounts=_mounts(request, execution),
         remapped=remapped,
+        health=merged(request.health, execution.health),
+        shell=execution.shell or (),
     )
 
 

@@ -33,7 +33,7 @@ from supervisor.runtime.keeper import RESIZE, Keeper
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.lines import Lines
 from supervisor.runtime.parts import Parts
-from supervisor.runtime.processes import identify, open_process, send_signal, wait_end
+from supervisor.runtime.processes import identify, kill_family, open_process, send_signal, wait_end
 from supervisor.runtime.records import ExecRecord, ProcessIdentity
 from supervisor.tasks import in_thread
 
@@ -213,6 +213,12 @@ class Exec:
     async def detached(self) -> None:
         """Its client typed the detach keys."""
         await self._ledger.tell(self.keeper.record, ExecDetach(exec_id=self.record.id))
+
+    async def kill(self) -> None:
+        """SIGKILL is sent to it and to all it has started; what has not begun yet is sent none."""
+        process = self.record.process
+        if process is not None:
+            await in_thread(lambda: kill_family(process, self._parts.boot_id))
 
     def hang_up(self) -> None:
         """Nobody is at its terminal any more."""

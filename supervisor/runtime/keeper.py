@@ -58,6 +58,21 @@ T = TypeVar("T")
 RESIZE = 1
 
 
+@attrs.frozen
+class Household:
+    """What keepers need of whoever holds them all.
+
+    Attributes:
+        forgotten: Called when a container is removed.
+        recovered: Set when all containers are: nothing is started by its policy before.
+        beside: Done beside each run; see :class:`Runs`.
+    """
+
+    forgotten: Callable[[Keeper], None]
+    recovered: trio.Event
+    beside: Callable[[Keeper], Awaitable[None]]
+
+
 class Keeper:
     """Owns one container. Its attributes may be read by anyone, and are changed here alone.
 
@@ -72,15 +87,14 @@ class Keeper:
         ledger: Ledger,
         record: ContainerRecord,
         state: ContainerState,
-        forgotten: Callable[[Keeper], None],
-        recovered: trio.Event,
+        household: Household,
     ) -> None:
-        """``recovered`` is set when all containers are: nothing is started by its policy before."""
         self.parts = parts
         self.row = Row(ledger, record, state)
-        self.runs = Runs(parts, self.row, lambda: self.nursery, self.after_run)
-        self._forgotten = forgotten
-        self._recovered = recovered
+        self.runs = Runs(
+            parts, self.row, lambda: self.nursery, self.after_run, lambda: household.beside(self)
+        )
+        self._household = household
         self._pause = trio.CancelScope()
         self._changes = Changes(record.id)
         self._nursery: trio.Nursery | None = None
@@ -193,7 +207,7 @@ class Keeper:
     async def _start_again(self) -> None:
         """Start it by its policy when the back-off is over, unless somebody ends that."""
         backoff = self.state.backoff
-        await self._recovered.wait()
+        await self._household.recovered.wait()
         with trio.CancelScope() as self._pause:
             await trio.sleep(backoff.remaining_ns(now_ns()) / NANOSECONDS_PER_SECOND)
         async with self._turn:
@@ -297,7 +311,10 @@ class Keeper:
             self._check_runs()
             if self.state.status is Status.PAUSED:
                 raise Conflict(f"Container {self.record.id} is already paused")
-            await self.runs.freeze(frozen=True)
+            try:
+                await self.runs.freeze(frozen=True)
+            except NotFound as error:  # it ends just now
+                raise Conflict(f"Container {self.record.id} is not running") from error
             await self.row.advance(Cause.PAUSE, ContainerPause())
 
     async def unpause(self) -> None:
@@ -372,7 +389,7 @@ class Keeper:
         runs = self.runs
         orphaned = await remove_all(self.parts, self.row, runs.log.parent, bare=runs.bare)
         runs.waiting.give_up()
-        self._forgotten(self)
+        self._household.forgotten(self)
         self.gone.set()
         if orphaned:
             with finish_within(CLEANUP_SECONDS):  # the nursery this runs in ends with the container

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -47,6 +48,31 @@ def open_process(process: ProcessIdentity, boot: str) -> int | None:
 async def wait_end(pidfd: int) -> None:
     """Return when the process has ended."""
     await trio.lowlevel.wait_readable(pidfd)
+
+
+def kill_family(process: ProcessIdentity, boot: str) -> None:
+    """SIGKILL is sent to the process and to all that it, or what it started, has as a child now."""
+    pidfd = open_process(process, boot)
+    if pidfd is None:
+        return
+    try:
+        children = _children(process.pid)
+        send_signal(pidfd, signal.SIGKILL)
+    finally:
+        os.close(pidfd)
+    for child in children:
+        kill_family(child, boot)
+
+
+def _children(pid: int) -> list[ProcessIdentity]:
+    """The children of a process; proc_pid_task_children(5)."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # a thread may end meanwhile
+            found += path.read_text().split()
+    boot = boot_id()
+    known = (identify(int(child), boot) for child in found)
+    return [child for child in known if child is not None]
 
 
 def send_signal(pidfd: int, number: int) -> bool:

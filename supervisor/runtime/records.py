@@ -13,8 +13,15 @@ import cattrs
 import orjson
 from cattrs.preconf.orjson import make_converter
 
-from supervisor.access.requests import ContainerRequest, ExecRequest, MountKind, PortRequest
+from supervisor.access.requests import (
+    ContainerRequest,
+    ExecRequest,
+    HealthRequest,
+    MountKind,
+    PortRequest,
+)
 from supervisor.clock import rfc3339
+from supervisor.runtime.health import HealthState
 from supervisor.runtime.restart import Backoff
 from supervisor.runtime.status import Status
 
@@ -54,6 +61,8 @@ class ContainerRecord:
         entrypoint: What of it is the entry point, for inspection.
         command: What of it is the command.
         remapped: It runs in its owner's user namespace.
+        health: Its health check, over the image's.
+        shell: The image's, for what is to be run in one.
     """
 
     id: str
@@ -76,6 +85,8 @@ class ContainerRecord:
     exposed_ports: tuple[str, ...]
     mounts: tuple[MountRecord, ...]
     remapped: bool
+    health: HealthRequest | None = None
+    shell: tuple[str, ...] = ()
 
     @property
     def ports(self) -> tuple[PortRequest, ...]:
@@ -119,6 +130,7 @@ class ContainerState:
         oom_killed: The kernel ended a process of the last run for want of memory.
         started_ns: Of the last run; 0 if it never ran. Likewise ``finished_ns``.
         backoff: How its restart policy has fared.
+        health: How it is, if it has a health check.
         stopped: Somebody asked for its end since it was last started by hand.
         volumes_too: Its removal, once begun, takes its anonymous volumes along.
     """
@@ -133,6 +145,7 @@ class ContainerState:
     backoff: Backoff = attrs.field(factory=Backoff)
     stopped: bool = False
     volumes_too: bool = False
+    health: HealthState | None = None
 
     @property
     def started_at(self) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
@@ -32,6 +32,7 @@ from supervisor.runtime.attach import WaitingAttachments
 from supervisor.runtime.cgroup_tree import container_group
 from supervisor.runtime.complaints import reworded, start_failure
 from supervisor.runtime.endings import Ending, Ends, await_ending, note_oom
+from supervisor.runtime.health import begun, plan_of
 from supervisor.runtime.launch import launch, take_apart
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.processes import open_process, send_signal, wait_end
@@ -66,13 +67,19 @@ class Runs:
         row: Row,
         nursery: Callable[[], trio.Nursery],
         after: Callable[[], None],
+        beside: Callable[[], Awaitable[None]],
     ) -> None:
-        """``after`` is called when a run has ended by itself, or a start has failed."""
+        """``after`` is called when a run has ended by itself, or a start has failed.
+
+        What ``beside`` does is done while the first process runs, and cancelled when it is paused or ends.
+        """
         record = row.record
         self._parts = parts
         self._row = row
         self._nursery = nursery
         self._after = after
+        self._beside = beside
+        self._company = trio.CancelScope()
         self._session = session_paths(parts.run_root, record)
         self.log = log_path(parts.data_root, record)
         self.group = container_group(record.owner, record.id)
@@ -132,9 +139,15 @@ class Runs:
             finished_ns=0,
             exit_code=0,
             oom_killed=False,
+            health=begun(row.state.health) if plan_of(row.record.health, ()) else None,
         )
         self._nursery().start_soon(self._watch)
+        self._nursery().start_soon(self._accompany)
         self._nursery().start_soon(self.waiting.connect_rest, self._session.attach_socket)
+
+    async def _accompany(self) -> None:
+        with trio.CancelScope() as self._company:
+            await self._beside()
 
     async def undo(self, reason: str, code: int = NOT_STARTED_CODE) -> None:
         """A start that was cut off is undone, whatever it had come to."""
@@ -156,6 +169,7 @@ class Runs:
     async def end(self, ending: Ending, before: Sequence[EventData] = ()) -> None:
         """A run is over: leave nothing of it, and tell its end. ``before`` are events that were not told yet."""
         self._ending = True
+        self._company.cancel()
         killed = await self._parts.tree.oom_kills(self.group)
         oom = await in_thread(lambda: note_oom(self._session, killed))
         await self._take_apart(lost=bool(ending.reason))
@@ -217,8 +231,15 @@ class Runs:
             send_signal(self._pidfd, number)
 
     async def freeze(self, *, frozen: bool) -> None:
-        """All its processes are stopped, or run again."""
+        """All its processes are stopped, or run again.
+
+        Raises:
+            NotFound: They have just ended.
+        """
         await in_thread(lambda: self._parts.tree.cgroups.freeze(self.group, frozen=frozen))
+        self._company.cancel()
+        if not frozen:
+            self._nursery().start_soon(self._accompany)
 
     def hosts(self, ended: trio.Event) -> bool:
         """An exec begins, and will set ``ended``; False when the run is over or ends just now."""
@@ -236,6 +257,8 @@ class Runs:
             return False
         self.endpoint = endpoint
         self._nursery().start_soon(self._watch)
+        if self._row.state.status is Status.RUNNING:
+            self._nursery().start_soon(self._accompany)
         return True
 
     async def confirm(self, started_ns: int) -> None:

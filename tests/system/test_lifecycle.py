@@ -92,3 +92,70 @@ def test_restart_policies(docker: Docker) -> None:
 def test_a_restart_policy_and_rm_exclude_each_other(docker: Docker) -> None:
     told = docker("run --rm --restart always busybox true", code=125)
     assert "onflict" in told or "cannot be combined" in told
+
+
+HEALTH = "--health-interval 200ms --health-timeout 1s --health-retries 2"
+
+
+def test_health(docker: Docker) -> None:
+    check = "--health-cmd 'cat /fine && echo is fine'"
+    docker(f"run -d --network none --name patient {HEALTH} {check} busybox sleep 600")
+    assert docker.look("patient", ".State.Health.Status") == "starting"
+    docker.until(lambda: docker.look("patient", ".State.Health.Status") == "unhealthy")
+    log = json.loads(docker.look("patient", "json .State.Health"))
+    assert log["FailingStreak"] >= 2
+    assert (log["Log"][-1]["ExitCode"], log["Log"][-1]["Output"]) == (
+        1,
+        "cat: can't open '/fine': No such file or directory\n",
+    )
+    assert docker("ps --filter health=unhealthy --format '{{.Names}}'") == "patient"
+    docker("exec patient touch /fine")
+    docker.until(lambda: docker.look("patient", ".State.Health.Status") == "healthy")
+    assert docker("ps --format '{{.Status}}'").endswith(" (healthy)")
+    docker.daemon.kill()
+    docker.daemon.start()
+    health = json.loads(docker.look("patient", "json .State.Health"))
+    assert health["Status"] == "healthy", "what was known is known"
+    assert len(health["Log"]) >= 1
+    docker("exec patient rm /fine")
+    docker.until(lambda: docker.look("patient", ".State.Health.Status") == "unhealthy")
+    docker("pause patient")
+    probes = docker.look("patient", "json .State.Health.Log")
+    time.sleep(0.6)
+    assert docker.look("patient", "json .State.Health.Log") == probes
+    docker("unpause patient")
+    docker.until(lambda: docker.look("patient", "json .State.Health.Log") != probes)
+    docker("restart -t 0 patient")
+    assert docker.look("patient", ".State.Health.FailingStreak") in {"0", "1"}
+    told = docker.actions("patient")
+    statuses = [action for action in told if action.startswith("health_status")]
+    assert statuses[:3] == [
+        "health_status: unhealthy",
+        "health_status: healthy",
+        "health_status: unhealthy",
+    ]
+    assert "exec_create: /bin/sh -c cat /fine && echo is fine" in told
+    assert (
+        docker.look("patient", ".Config.Healthcheck.Test")
+        == "[CMD-SHELL cat /fine && echo is fine]"
+    )
+
+
+def test_a_probe_that_hangs_is_killed_with_what_it_started(docker: Docker) -> None:
+    check = (
+        "--health-timeout 300ms --health-interval 100ms --health-cmd 'sleep 500 & sleep 501; true'"
+    )
+    docker(f"run -d --network none --name hangs {check} busybox sleep 600")
+    docker.until(lambda: int(docker.look("hangs", ".State.Health.FailingStreak")) >= 3)
+    assert (
+        docker.look("hangs", "(index .State.Health.Log 0).Output")
+        == "Health check exceeded timeout (300ms)"
+    )
+    assert docker("top hangs -o pid,args").count("sleep 500") <= 2, "of the probe under way"
+    docker("run -d --network none --name loud --health-interval 100ms busybox sleep 600")
+    assert "<nil>" in docker.look("loud", ".State.Health")
+
+
+def test_checks_that_make_no_sense_are_refused(docker: Docker) -> None:
+    for option in ("--health-interval 10us --health-cmd true", "--health-timeout 1us"):
+        docker(f"create --name none {option} busybox true", code=1)

@@ -13,6 +13,7 @@ import trio
 
 from protocol.events import ContainerDie
 from supervisor.access.requests import RestartRequest
+from supervisor.clock import now_ns
 from supervisor.errors import Conflict
 from supervisor.runtime.keeper import Keeper
 from supervisor.runtime.status import Status
@@ -49,12 +50,13 @@ def again(made: Engine, keeper: Keeper) -> Keeper:
     return made.containers.find(ADA_IDENTITY, keeper.record.id)
 
 
-async def in_long_backoff(made: Engine, keeper: Keeper) -> None:
-    """Wait until it waits for a second or so."""
+async def in_long_backoff(*keepers: Keeper) -> None:
+    """Wait until all of them will wait for a second or so."""
     await until(
-        lambda: (
+        lambda: all(
             keeper.state.status is Status.RESTARTING
-            and keeper.state.backoff.delay_ns >= 800_000_000
+            and keeper.state.backoff.remaining_ns(now_ns()) >= 1_200_000_000
+            for keeper in keepers
         )
     )
 
@@ -85,9 +87,8 @@ async def test_who_waits_to_be_restarted_can_be_stopped_killed_and_removed_at_on
             await made.run("false", restart=policy)
             for policy in (ALWAYS, UNLESS_STOPPED, ALWAYS, ALWAYS)
         ]
-        for keeper in (stopped, killed, removed, restarted):
-            await in_long_backoff(made, keeper)
-        with trio.fail_after(0.7):
+        await in_long_backoff(stopped, killed, removed, restarted)
+        with trio.fail_after(1):
             with pytest.raises(Conflict, match="is restarting"):
                 await stopped.perform(stopped.pause)
             with pytest.raises(Conflict, match="is restarting"):
@@ -131,7 +132,7 @@ async def test_policies_at_a_daemons_start(root: Path) -> None:
             await keeper.perform(lambda keeper=keeper: keeper.stop(0, signal.SIGTERM))  # type: ignore[misc]
         died = await made.run("sh", "-c", "sleep 0.3; exit 7", restart=RestartRequest("on-failure"))
         waiting = await made.run("false", restart=ALWAYS)
-        await in_long_backoff(made, waiting)
+        await in_long_backoff(waiting)
         backoff = waiting.state.backoff
         runs_on = await made.run("sleep", "60", restart=ALWAYS)
         process = runs_on.state.process

@@ -170,7 +170,9 @@ def _health(values: Sequence[str]) -> Test:
     for value in values:
         if value not in HEALTHS:
             raise InvalidArgument(f"invalid filter 'health={value[:40]}'", ", ".join(HEALTHS))
-    return lambda _: "none" in values
+    return lambda keeper: (
+        (keeper.state.health.status.value if keeper.state.health else "none") in values
+    )
 
 
 def _exposes(keeper: Keeper, value: str) -> bool:

@@ -19,6 +19,8 @@ from supervisor.errors import InvalidArgument
 
 CONTAINER_NAME = re.compile(r"/?([a-zA-Z0-9][a-zA-Z0-9_.-]+)")
 NAME_LENGTH_MAX = 255
+HEALTH_TESTS = ("NONE", "CMD", "CMD-SHELL")
+HEALTH_NS_MIN = 1_000_000
 PLATFORM = re.compile(r"linux(/[a-z0-9_-]{1,32}){0,2}")
 _ENDPOINT_REFUSED = ("DriverOpts", "GwPriority", "Links")
 _ENDPOINT_FROM_DAEMON = (
@@ -203,13 +205,25 @@ def _health(top: Fields) -> HealthRequest | None:
     if health is None:
         return None
     health.known("StartInterval")
+    test = health.texts("Test")
+    if test and (test[0] not in HEALTH_TESTS or (len(test) > 1) == (test[0] == "NONE")):
+        health.fault(
+            "Test", f"is {list(test)[:3]!r}", "NONE, CMD with words, CMD-SHELL with a line"
+        )
     return HealthRequest(
-        test=health.texts("Test"),
-        interval_ns=health.number("Interval", 0),
-        timeout_ns=health.number("Timeout", 0),
-        start_period_ns=health.number("StartPeriod", 0),
+        test=test,
+        interval_ns=_health_time(health, "Interval"),
+        timeout_ns=_health_time(health, "Timeout"),
+        start_period_ns=_health_time(health, "StartPeriod"),
         retries=health.number("Retries", 0),
     )
+
+
+def _health_time(health: Fields, name: str) -> int:
+    time_ns = health.number(name, 0)
+    if 0 < time_ns < HEALTH_NS_MIN:
+        health.fault(name, "in Healthcheck cannot be less than 1ms")
+    return time_ns
 
 
 def _network_mode(top: Fields, host: Fields) -> str:

@@ -16,10 +16,12 @@ from supervisor.access.requests import MountKind
 from supervisor.api.docker.view_host import host_config
 from supervisor.api.http import JsonObject
 from supervisor.clock import NANOSECONDS_PER_SECOND, rfc3339
+from supervisor.runtime.health import Health
 from supervisor.runtime.status import ACTIVE, ALIVE, Status
 
 if TYPE_CHECKING:
     from supervisor.network.endpoints import Endpoint
+    from supervisor.runtime.health import HealthState
     from supervisor.runtime.records import ContainerRecord, ContainerState, ExecRecord, MountRecord
 
 ALL_ADDRESSES = "0.0.0.0"  # noqa: S104  # what Docker shows; nothing is bound here
@@ -84,7 +86,7 @@ def inspect(seen: Seen) -> JsonObject:
 def state(state: ContainerState) -> JsonObject:
     """``State`` of an inspected container."""
     alive = state.status in ALIVE
-    return {
+    whole: JsonObject = {
         "Status": spoken(state).value,
         "Running": state.status in ACTIVE,
         "Paused": state.status is Status.PAUSED,
@@ -96,6 +98,26 @@ def state(state: ContainerState) -> JsonObject:
         "Error": state.error,
         "StartedAt": rfc3339(state.started_ns),
         "FinishedAt": rfc3339(state.finished_ns),
+    }
+    if state.health is not None:
+        whole["Health"] = health(state.health)
+    return whole
+
+
+def health(health: HealthState) -> JsonObject:
+    """``State.Health``."""
+    return {
+        "Status": health.status.value,
+        "FailingStreak": health.failing_streak,
+        "Log": [
+            {
+                "Start": rfc3339(probe.start_ns),
+                "End": rfc3339(probe.end_ns),
+                "ExitCode": probe.exit_code,
+                "Output": probe.output,
+            }
+            for probe in health.log
+        ],
     }
 
 
@@ -134,8 +156,8 @@ def config(record: ContainerRecord) -> JsonObject:
     }
     if request.stop_seconds is not None:
         whole["StopTimeout"] = request.stop_seconds
-    if request.health is not None:
-        health = request.health
+    if record.health is not None:
+        health = record.health
         whole["Healthcheck"] = {
             "Test": list(health.test),
             "Interval": health.interval_ns,
@@ -278,7 +300,7 @@ def status_line(state: ContainerState, now_ns: int) -> str:
     status = spoken(state)
     up, ago = (duration(now_ns - since) for since in (state.started_ns, state.finished_ns))
     table = {
-        Status.RUNNING: f"Up {up}",
+        Status.RUNNING: f"Up {up}{_health_word(state.health)}",
         Status.PAUSED: f"Up {up} (Paused)",
         Status.RESTARTING: f"Restarting ({state.exit_code}) {ago} ago",
         Status.EXITED: f"Exited ({state.exit_code}) {ago} ago",
@@ -287,6 +309,12 @@ def status_line(state: ContainerState, now_ns: int) -> str:
         Status.CREATED: "Created",
     }
     return table[status]
+
+
+def _health_word(health: HealthState | None) -> str:
+    if health is None:
+        return ""
+    return " (health: starting)" if health.status is Health.STARTING else f" ({health.status})"
 
 
 def duration(time_ns: int) -> str:
