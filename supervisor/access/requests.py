@@ -21,6 +21,14 @@ class MountKind(enum.StrEnum):
     TMPFS = "tmpfs"
 
 
+class MountForm(enum.StrEnum):
+    """How a mount was said; it is shown back in the same way."""
+
+    MOUNT = "mount"
+    BIND = "bind"
+    TMPFS = "tmpfs"
+
+
 @attrs.frozen
 class MountRequest:
     """One mount of a container.
@@ -34,6 +42,10 @@ class MountRequest:
         size_bytes: Of a tmpfs; 0 for the kernel's default.
         mode: Of a tmpfs' root; None for 1777.
         options: Further tmpfs options as given (``noexec``, …).
+        subpath: The part of a volume that is mounted, a relative path in it.
+        recursive: A bind shows what is mounted below its source too (administrators only: users never see it).
+        read_only_recursive: Read-only means all of that as well.
+        form, spelt: How it was said, and the whole text of ``-v`` or ``--tmpfs``; nothing follows from it.
     """
 
     kind: MountKind
@@ -48,6 +60,10 @@ class MountRequest:
     mode: int | None = None
     options: tuple[str, ...] = ()
     labels: Mapping[str, str] = attrs.field(factory=dict)
+    recursive: bool = True
+    read_only_recursive: bool = True
+    form: MountForm = MountForm.MOUNT
+    spelt: str = ""
 
 
 @attrs.frozen(order=True)

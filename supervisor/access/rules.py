@@ -78,7 +78,7 @@ CONTAINER: Mapping[str, Line] = {
         "read_only_rootfs",
         "publish_all",
     ),
-    **_free("auto_remove", "cap_drop", "group_add", "shm_bytes", "init"),
+    **_free("volumes_from", "auto_remove", "cap_drop", "group_add", "shm_bytes", "init"),
     **_free("dns", "dns_search", "dns_options", "extra_hosts", "aliases", "platform"),
     **_parts("health", "mounts", "ports", "resources", "log", "restart"),
     "network_mode": _NETWORK,
@@ -106,7 +106,6 @@ CONTAINER: Mapping[str, Line] = {
         "sysctl", ", ".join(sorted({*checks.SAFE_SYSCTLS, "fs.mqueue.*"})), checks.sysctls
     ),
     "ulimits": _bounded("ulimit", "limits up to the host's hard ones", checks.ulimits),
-    "volumes_from": _admin("foreign-volume", "each volume by its name with -v"),
     "links": _admin("foreign-namespace", "a network that the containers share"),
     "oom_score_adj": _bounded("oom-score", "0 and above", checks.not_negative("oom-score")),
     "runtime": _bounded(
@@ -133,6 +132,10 @@ MOUNT: Mapping[str, Line] = {
         "size_bytes",
         "mode",
         "labels",
+        "recursive",
+        "read_only_recursive",
+        "form",
+        "spelt",
     ),
     "source": _bounded(
         "mount-source", "what the caller may read, outside /proc, /sys, /dev", checks.mount_source

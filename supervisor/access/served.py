@@ -66,13 +66,17 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
         "devices": (_never, "bind what a device serves, such as its socket, instead"),
         "init": (_never, "let the program itself reap its children"),
         "cgroup_parent": (_never, "each container is in its owner's cgroup"),
-        "volumes_from": (_never, "name the volumes with -v"),
         "links": (_never, "publish a port, or use one container"),
         "mac_address": (_never, ""),
         "ip_address": (_never, ""),
         "aliases": (_never, ""),
     },
-    MountRequest: {"subpath": (_never, "mount the whole volume")},
+    MountRequest: {
+        "propagation": (
+            _one_of("private", "rprivate", "slave", "rslave"),
+            "only private and slave are: what a container mounts stays its own",
+        )
+    },
     Resources: {"oom_kill_disable": (_never, "set a memory limit that is large enough")},
     BuildRequest: {
         "network_mode": (

@@ -58,6 +58,21 @@ KINDS: dict[int, type[BakehouseError]] = {
 
 
 @attrs.frozen
+class Below:
+    """What becomes of that which is mounted below a granted path; users get none of it.
+
+    Attributes:
+        shown: It is there too.
+        read_only: It is read-only where the path itself is.
+        follows: What the host mounts there later appears.
+    """
+
+    shown: bool = False
+    read_only: bool = True
+    follows: bool = False
+
+
+@attrs.frozen
 class GrantedPath:
     """What a grant turned out to be: ``kind`` is ``directory``, ``file``, or for administrators ``special``."""
 
@@ -176,10 +191,11 @@ async def overlay(  # noqa: PLR0913, PLR0917  # one mount has that many parts
         await spawner.call("overlay", arguments)
 
 
-async def unmount(spawner: Spawner, target: Path) -> None:
+async def unmount(spawner: Spawner, target: Path, *, detach: bool = False) -> None:
     """Afterwards nothing is mounted at ``target``; nothing there, or no such path, is success.
 
-    Who looks into it for a moment (an exec being prepared, an errand that was called off) is waited for.
+    Who looks into it for a moment (an exec being prepared, an errand that was called off) is waited for. With ``detach``
+    nobody is: what is mounted below goes along, and the file system stays in use as long as somebody uses it.
 
     Raises:
         Conflict: It stays in use (an open fd, a working directory, a mount below it).
@@ -188,7 +204,7 @@ async def unmount(spawner: Spawner, target: Path) -> None:
     with told_as(f"unmount {target}"):
         while True:
             try:
-                await spawner.call("unmount", {"target": str(target)})
+                await spawner.call("unmount", {"target": str(target), "detach": detach})
             except OSError as failure:
                 if failure.errno != errno.EBUSY or pause > BUSY_PAUSE_SECONDS_MAX:
                     raise
@@ -220,11 +236,10 @@ async def grant_path(  # noqa: PLR0913  # every one of them decides
     target: Path,
     *,
     restricted: bool = True,
+    below: Below = Below(),
     forbidden: Sequence[Path] = (),
 ) -> GrantedPath:
     """Afterwards the host's ``path``, as the caller could open it now, is mounted at ``target``, whatever was before.
-
-    Not recursive: what is mounted below ``path`` on the host is not shown.
 
     Args:
         spawner: Does it.
@@ -234,6 +249,7 @@ async def grant_path(  # noqa: PLR0913  # every one of them decides
         create: Make missing directories, as the caller.
         target: The mount point, made as a directory or file to match.
         restricted: ``nosuid,nodev``; files and directories only, none of the kernel's. False for administrators.
+        below: Of what is mounted below ``path``; for administrators only.
         forbidden: The daemon's own directories: neither they nor what is in them is granted.
 
     Raises:
@@ -246,6 +262,9 @@ async def grant_path(  # noqa: PLR0913  # every one of them decides
         "create": create,
         "target": str(target),
         "restricted": restricted,
+        "recursive": below.shown,
+        "read_only_below": below.read_only,
+        "slave": below.follows,
         "forbidden": [str(one) for one in forbidden],
     }
     with told_as(f"mount {path!r}"):
@@ -255,6 +274,30 @@ async def grant_path(  # noqa: PLR0913  # every one of them decides
             return GrantedPath(kind, may_write)
         case other:
             raise TypeError(other)
+
+
+async def bind_below(
+    spawner: Spawner, root: Path, path: str, target: Path, *, read_only: bool
+) -> None:
+    """Afterwards what is at ``path`` in the tree ``root`` (of M) is mounted at ``target``, whatever was before.
+
+    Raises:
+        InvalidArgument: It is not there, leads out of the tree, or is neither a file nor a directory.
+    """
+    arguments: dict[str, JSON] = {
+        "root": str(root),
+        "path": path,
+        "target": str(target),
+        "read_only": read_only,
+    }
+    try:
+        await spawner.call("bind_below", arguments)
+    except OSError as failure:
+        if failure.errno not in {errno.ENOENT, errno.EXDEV}:
+            with told_as(f"mount {path!r}"):
+                raise
+        why = "it is not there" if failure.errno == errno.ENOENT else "it leads out of it"
+        raise InvalidArgument(f"cannot mount {path!r} of the volume: {why}") from failure
 
 
 async def open_as(

@@ -200,14 +200,21 @@ def move_mount(mount_fd: int, target: str) -> None:
     _checked(number, target)
 
 
-def mount_setattr(mount_fd: int, attributes: int, propagation: int = 0, userns_fd: int = 0) -> None:
-    """Set attributes of a mount fd; ``MOUNT_ATTR_IDMAP`` takes its map from ``userns_fd``."""
+def mount_setattr(
+    mount_fd: int,
+    attributes: int,
+    propagation: int = 0,
+    userns_fd: int = 0,
+    *,
+    recursive: bool = False,
+) -> None:
+    """Set attributes of a mount fd, if asked with all below; ``MOUNT_ATTR_IDMAP`` takes its map from ``userns_fd``."""
     wanted = _MountAttr(attributes, 0, propagation, userns_fd)
     number = _libc.syscall(
         _long(_MOUNT_SETATTR),
         _long(mount_fd),
         ctypes.c_char_p(b""),
-        _long(AT_EMPTY_PATH),
+        _long(AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)),
         ctypes.byref(wanted),
         _long(ctypes.sizeof(wanted)),
     )

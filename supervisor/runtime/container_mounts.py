@@ -13,6 +13,8 @@ from supervisor.runtime.records import ContainerRecord, MountRecord
 from supervisor.runtime.spec import SpecMount
 
 TMPFS_OPTIONS = ("noexec", "nosuid", "nodev")
+FOLLOWING = ("slave", "rslave")
+"""Propagation by which what the host mounts later appears in the container."""
 
 
 async def prepare_mounts(
@@ -43,9 +45,14 @@ async def _mount(
             return SpecMount(mount.target, "tmpfs", "tmpfs", (*given, *mount.options))
         case MountKind.VOLUME:
             rootfs = parts.store.snapshots.get(record.id).rootfs
-            if mount.copy_up:
+            if mount.copy_up and not mount.subpath:
                 await parts.store.volumes.fill(owner, mount.source, rootfs, mount.target)
             source = await parts.store.volumes.path_in_mounts(owner, mount.source)
+            if mount.subpath:
+                await mounts.bind_below(
+                    parts.spawner, source, mount.subpath, place, read_only=mount.read_only
+                )
+                source = place
             # As the view is: see own_file.
             return SpecMount(mount.target, str(source), "bind", ("rbind", mode, "nodev"))
         case MountKind.BIND:
@@ -59,11 +66,19 @@ async def _mount(
                     target=place,
                     forbidden=(parts.data_root, parts.run_root),
                     restricted=record.remapped,
+                    below=mounts.Below(
+                        mount.recursive,
+                        mount.read_only_recursive,
+                        mount.propagation in FOLLOWING,
+                    ),
                 )
-            return SpecMount(mount.target, str(place), "bind", ("rbind", mode, *flags))
+            follows = (mount.propagation,) if mount.propagation in FOLLOWING else ()
+            options = ("rbind", mode, *flags, *follows)
+            return SpecMount(mount.target, str(place), "bind", options)
 
 
 async def take_down_mounts(parts: Parts, record: ContainerRecord, session: SessionPaths) -> None:
     """What :func:`prepare_mounts` mounted is unmounted."""
     for number in range(len(record.mounts)):
-        await mounts.unmount(parts.spawner, session.directory / "mounts" / str(number))
+        place = session.directory / "mounts" / str(number)
+        await mounts.unmount(parts.spawner, place, detach=True)

@@ -6,18 +6,15 @@ everyone's); that something exists but is another's cannot be told from its not 
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 
 import attrs
 import trio
 
 from protocol.events import ContainerCreate
 from supervisor.access.identity import Identity
-from supervisor.access.owners import Owner
-from supervisor.access.requests import ContainerRequest, ExecRequest, MountKind
+from supervisor.access.requests import ContainerRequest, ExecRequest
 from supervisor.errors import (
     AlreadyExists,
     InvalidArgument,
@@ -25,14 +22,14 @@ from supervisor.errors import (
     ResourceExhausted,
     Unavailable,
 )
-from supervisor.linux import mounts
-from supervisor.runtime.creation import ImageFacts, check_platform, container_record
+from supervisor.runtime.creation import ImageFacts, check_platform, container_record, inherit
 from supervisor.runtime.execs import Exec, new_exec
 from supervisor.runtime.health import plan_of
 from supervisor.runtime.keeper import Household, Keeper
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.log_settings import JOURNAL_SOCKET, JOURNALD, check_log, log_settings
 from supervisor.runtime.logs import Form, LogQuery, read_log
+from supervisor.runtime.mount_claims import settle_mounts
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.probes import tend_health
 from supervisor.runtime.records import ContainerRecord, ContainerState, MountRecord
@@ -145,6 +142,7 @@ class Containers:
             self._names[identity.owner],
             remapped=remapped,
             host=parts.host,
+            inherited=self._inherited(identity, request),
         )
         owner = await parts.owners.owner_of(identity, remapped=remapped)
         self._reserve(record)
@@ -152,7 +150,7 @@ class Containers:
         try:
             if record.mounts:
                 await self._ledger.insert(record, keeper.state)
-                keeper.row.record = await self._settle_mounts(owner, record)
+                keeper.row.record = await settle_mounts(parts, owner, record)
                 await self._made(keeper)
             else:  # nothing else has to be done, so one unit writes it all
                 keeper.row.state = _created(keeper.state)
@@ -183,51 +181,18 @@ class Containers:
                 "You have to remove (or rename) that container to be able to reuse that name."
             )
 
-    async def _settle_mounts(self, owner: Owner, record: ContainerRecord) -> ContainerRecord:
-        """Volumes are made and held, and host paths are looked at, so that a refusal comes before anything is done."""
-        settled: list[MountRecord] = []
-        for mount in record.mounts:
-            match mount.kind:
-                case MountKind.VOLUME:
-                    with finish_within(CLEANUP_SECONDS):  # made but not held, it would be nobody's
-                        name = await self.parts.store.volumes.hold(
-                            owner, mount.source, record.id, anonymous=mount.anonymous
-                        )
-                        settled.append(attrs.evolve(mount, source=name))
-                case MountKind.BIND:
-                    await self._look_at(owner, mount)
-                    settled.append(mount)
-                case MountKind.TMPFS:
-                    settled.append(mount)
-        return attrs.evolve(record, mounts=tuple(settled))
-
-    async def _look_at(self, owner: Owner, mount: MountRecord) -> None:
-        """Refuse early what the caller cannot even read; what is granted is decided anew at every start.
-
-        An administrator may also bind what cannot be opened for reading, such as a socket: for them only being there counts.
-        """
-        if owner.remapped:
-            there = await self._readable(owner, mount)
-        else:
-            there = await in_thread(Path(mount.source).exists)
-        if not there and not mount.create_source:  # else made, as the caller, when it is granted
-            raise InvalidArgument(
-                'invalid mount config for type "bind": bind source path does not exist: '
-                f"{mount.source}"
-            )
-
-    async def _readable(self, owner: Owner, mount: MountRecord) -> bool:
-        try:
-            async with self.parts.audit.granting(
-                owner.uid, mount.source, read_only=mount.read_only
-            ):
-                fd = await mounts.open_as(
-                    self.parts.spawner, mount.source, owner.credentials, os.O_RDONLY
+    def _inherited(self, identity: Identity, request: ContainerRequest) -> list[MountRecord]:
+        """The mounts of ``--volumes-from``: of one's own containers, for there is nothing else."""
+        found: list[MountRecord] = []
+        for specification in request.volumes_from:
+            source = self.find(identity, specification.partition(":")[0])
+            if source.record.owner != identity.owner:
+                raise InvalidArgument(
+                    f"cannot take the volumes of {source.record.name}: they belong to its owner",
+                    "containers share volumes with containers of the same owner",
                 )
-        except NotFound:
-            return False
-        os.close(fd)
-        return True
+            found += inherit(source.record.mounts, specification)
+        return found
 
     async def _made(self, keeper: Keeper) -> None:
         await keeper.row.advance(Cause.CREATE, ContainerCreate())

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import posixpath
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
+import attrs
 from attrs import frozen
 
 from protocol.errors import Fault
-from supervisor.access.requests import ContainerRequest, MountKind, MountRequest
+from supervisor.access.requests import ContainerRequest, MountForm, MountKind, MountRequest
 from supervisor.clock import now_ns
 from supervisor.errors import NotFound, faulty
 from supervisor.oci.image import Execution, ImageConfig
@@ -36,7 +37,7 @@ class ImageFacts:
     execution: Execution
 
 
-def container_record(
+def container_record(  # noqa: PLR0913  # every one of them decides
     request: ContainerRequest,
     image: ImageFacts,
     owner: int,
@@ -44,6 +45,7 @@ def container_record(
     *,
     remapped: bool,
     host: Host,
+    inherited: Sequence[MountRecord] = (),
 ) -> ContainerRecord:
     """The record of a new container.
 
@@ -54,6 +56,7 @@ def container_record(
         taken: Names of the owner's other containers, so that one made up here is free.
         remapped: It runs in the owner's user namespace.
         host: Where it will run.
+        inherited: Mounts of other containers, from ``--volumes-from``.
 
     Raises:
         InvalidArgument: It makes no sense; every fault is told.
@@ -88,7 +91,7 @@ def container_record(
         hostname=request.hostname or identity[:12],
         stop_signal=stop_signal,
         exposed_ports=tuple(dict.fromkeys((*execution.exposed_ports, *request.exposed_ports))),
-        mounts=_mounts(request, execution),
+        mounts=_mounts(request, execution, inherited),
         remapped=remapped,
         health=merged(request.health, execution.health),
         shell=execution.shell or (),
@@ -122,8 +125,22 @@ def _command(
     return execution.entrypoint, command
 
 
-def _mounts(request: ContainerRequest, execution: Execution) -> tuple[MountRecord, ...]:
-    records = {record.target: record for record in map(_mount_record, request.mounts)}
+def inherit(mounts: Sequence[MountRecord], specification: str) -> list[MountRecord]:
+    """Another container's mounts as ``--volumes-from`` takes them over: ``name[:mode]``, filled by nobody."""
+    _, _, mode = specification.partition(":")
+    read_only = "ro" in mode.split(",")
+    return [
+        attrs.evolve(mount, read_only=mount.read_only or read_only, copy_up=False)
+        for mount in mounts
+    ]
+
+
+def _mounts(
+    request: ContainerRequest, execution: Execution, inherited: Sequence[MountRecord]
+) -> tuple[MountRecord, ...]:
+    """By target: what was asked for over what is inherited (the last wins), and then what the image declares."""
+    own = map(_mount_record, request.mounts)
+    records = {record.target: record for record in (*inherited, *own)}
     for path in (*execution.volumes, *request.anonymous_volumes):
         target = posixpath.normpath(posixpath.join("/", path))  # an image may say ../../x
         if target != "/" and not kernels_own(target):
@@ -148,4 +165,16 @@ def _mount_record(mount: MountRequest) -> MountRecord:
         copy_up=mount.copy_up,
         options=tuple(options),
         propagation=mount.propagation,
+        subpath=mount.subpath,
+        recursive=mount.recursive,
+        read_only_recursive=mount.read_only_recursive,
+        labels=mount.labels,
+        mode=_mode(mount),
     )
+
+
+def _mode(mount: MountRequest) -> str:
+    """As Docker shows it: what was said with ``-v``, and ``z`` for a volume of which nothing was said."""
+    _, _, mode = mount.spelt.removeprefix(mount.source).removeprefix(":").partition(":")
+    given = mode if mount.form is MountForm.BIND else ""
+    return given or ("z" if mount.kind is MountKind.VOLUME else "")

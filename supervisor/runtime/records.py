@@ -34,6 +34,11 @@ class MountRecord:
         source: The host path of a bind, the name of a volume, empty for a tmpfs.
         anonymous: A volume that goes with its container.
         options: tmpfs options as the kernel takes them.
+        subpath: The part of a volume that is mounted.
+        recursive: A bind brings what is mounted below its source, as far as its owner may have that.
+        read_only_recursive: Read-only means all of that as well.
+        labels: For a volume that is made.
+        mode: As Docker shows it.
     """
 
     kind: MountKind
@@ -45,6 +50,11 @@ class MountRecord:
     copy_up: bool = True
     options: tuple[str, ...] = ()
     propagation: str = ""
+    subpath: str = ""
+    recursive: bool = True
+    read_only_recursive: bool = True
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    mode: str = ""
 
 
 @attrs.frozen

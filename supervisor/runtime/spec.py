@@ -170,6 +170,11 @@ class SpecInputs:
     devices: tuple[Json, ...] = ()
     annotations: Mapping[str, str] = field(factory=dict)
 
+    @property
+    def follows_host(self) -> bool:
+        """Whether something the host mounts later shall appear."""
+        return any({"slave", "rslave"} & set(mount.options) for mount in self.mounts)
+
 
 def build_spec(inputs: SpecInputs) -> dict[str, object]:
     """The runtime's ``config.json``."""
@@ -307,6 +312,8 @@ def _linux(inputs: SpecInputs) -> dict[str, object]:
         "sysctl": _sysctls(inputs),
         "resources": {"devices": _device_rules(inputs)},
     }
+    if inputs.follows_host:
+        linux["rootfsPropagation"] = "rslave"
     if inputs.devices:
         linux["devices"] = list(inputs.devices)
     if inputs.id_map.remapped:

@@ -176,14 +176,24 @@ class Volumes:
         return removed, reclaimed
 
     async def hold(
-        self, owner: Owner, name: str, container: str, *, anonymous: bool = False
+        self,
+        owner: Owner,
+        name: str,
+        container: str,
+        *,
+        anonymous: bool = False,
+        labels: Mapping[str, str] | None = None,
     ) -> str:
         """Let a container hold the owner's volume, made if it is missing; its name. Holding it already is success.
+
+        ``labels`` are of one that is made.
 
         Raises:
             InvalidArgument: The name is not safe.
         """
-        made = await self.create(owner.uid, name, anonymous=anonymous or not name, holder=container)
+        made = await self.create(
+            owner.uid, name, labels=labels, anonymous=anonymous or not name, holder=container
+        )
         return made.name
 
     async def release(self, container: str, *, remove_anonymous: bool) -> None:

@@ -187,7 +187,7 @@ def test_a_group_directory_works_for_its_members(ready: Daemon, two_users: Peopl
         (("--network", "container:web"), ""),
         (("--cgroup-parent", "/"), ""),
         (("--runtime", "/bin/sh"), ""),
-        (("--volumes-from", "web"), ""),
+        (("--volumes-from", "nobodys"), "No such container: nobodys"),
         (("--log-driver", "syslog"), ""),
     ],
 )

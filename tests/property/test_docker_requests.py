@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from supervisor.api.docker.shape_build import build_request, filters, volume_request
 from supervisor.api.docker.shape_container import container_request, exec_request
-from supervisor.api.docker.shape_host import parse_bind, parse_port, parse_tmpfs
+from supervisor.api.docker.shape_host import parse_port
+from supervisor.api.docker.shape_mounts import parse_bind, parse_tmpfs
 from supervisor.api.http import Query
 from supervisor.errors import InvalidArgument
 

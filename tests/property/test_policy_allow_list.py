@@ -26,7 +26,6 @@ ADMIN_VALUES: dict[str, object] = {
     "cap_add": ("SYS_ADMIN",),
     "security_opt": ("seccomp=unconfined",),
     "sysctls": {"kernel.core_pattern": "x"},
-    "volumes_from": ("x",),
     "links": ("x",),
     "oom_score_adj": -1,
     "runtime": "x",

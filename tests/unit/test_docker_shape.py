@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
-from supervisor.access.requests import ContainerRequest, MountKind, MountRequest, PortRequest
+from supervisor.access.requests import (
+    ContainerRequest,
+    MountForm,
+    MountKind,
+    MountRequest,
+    PortRequest,
+)
 from supervisor.api.docker.shape_build import (
     build_request,
     filters,
@@ -13,7 +20,7 @@ from supervisor.api.docker.shape_build import (
     volume_request,
 )
 from supervisor.api.docker.shape_container import container_request, exec_request
-from supervisor.api.docker.shape_host import parse_bind
+from supervisor.api.docker.shape_mounts import parse_bind
 from supervisor.api.http import JsonObject, Query
 from supervisor.errors import InvalidArgument, Unavailable
 
@@ -85,7 +92,7 @@ def test_command_and_entrypoint() -> None:
     ],
 )
 def test_binds(text: str, mount: MountRequest) -> None:
-    assert parse_bind(text) == mount
+    assert parse_bind(text) == attrs.evolve(mount, form=MountForm.BIND, spelt=text)
 
 
 @pytest.mark.parametrize(
@@ -110,26 +117,64 @@ def test_ports() -> None:
     }
 
 
+def volume(**options: object) -> JsonObject:
+    return {"Type": "volume", "Source": "v", "Target": "/v", "VolumeOptions": options}
+
+
 def test_mounts_of_all_kinds() -> None:
     read = container(
         Mounts=[
-            {"Type": "bind", "Source": "/src", "Target": "/a", "ReadOnly": True},
+            {
+                "Type": "bind",
+                "Source": "/src",
+                "Target": "/a",
+                "ReadOnly": True,
+                "BindOptions": {"NonRecursive": True},
+            },
             {
                 "Type": "volume",
                 "Source": "web",
                 "Target": "/b",
-                "VolumeOptions": {"NoCopy": True, "Labels": {"k": "v"}},
+                "VolumeOptions": {"NoCopy": True, "Labels": {"k": "v"}, "Subpath": "a/b"},
             },
             {"Type": "tmpfs", "Target": "/c", "TmpfsOptions": {"SizeBytes": 4096, "Mode": 448}},
         ],
         Tmpfs={"/d": "rw,size=64k,mode=1777,noexec"},
     )
     assert read.mounts == (
-        MountRequest(MountKind.BIND, "/a", "/src", read_only=True),
-        MountRequest(MountKind.VOLUME, "/b", "web", copy_up=False, labels={"k": "v"}),
+        MountRequest(MountKind.BIND, "/a", "/src", read_only=True, recursive=False),
+        MountRequest(
+            MountKind.VOLUME, "/b", "web", copy_up=False, labels={"k": "v"}, subpath="a/b"
+        ),
         MountRequest(MountKind.TMPFS, "/c", size_bytes=4096, mode=0o700),
-        MountRequest(MountKind.TMPFS, "/d", size_bytes=65_536, mode=0o1777, options=("noexec",)),
+        MountRequest(
+            MountKind.TMPFS,
+            "/d",
+            size_bytes=65_536,
+            mode=0o1777,
+            options=("noexec",),
+            form=MountForm.TMPFS,
+            spelt="rw,size=64k,mode=1777,noexec",
+        ),
     )
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ({"VolumesFrom": ["web:rslave"]}, "invalid mode: rslave"),
+        ({"VolumesFrom": ["web:ro,rw"]}, "invalid mode: ro,rw"),
+        ({"VolumesFrom": [":ro"]}, "empty string"),
+        ({"Binds": ["a:/b:z,Z"]}, "invalid mode: z,Z"),
+        ({"Mounts": [volume(Subpath="../x")]}, "relative path within the volume"),
+        ({"Mounts": [volume(Subpath="/x")]}, "relative path within the volume"),
+        ({"Mounts": [{**volume(Subpath="x"), "Source": ""}]}, "anonymous volumes"),
+    ],
+)
+def test_mounts_that_make_no_sense(host: JsonObject, words: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        container(**host)
+    assert words in caught.value.text()
 
 
 def test_all_faults_are_told_at_once() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from protocol.events import Actor, ContainerDie, Event
 from supervisor.access.requests import ContainerRequest, MountKind, MountRequest, PortRequest
 from supervisor.api.docker.shape_container import container_request
+from supervisor.api.docker.shape_mounts import parse_bind, parse_tmpfs
 from supervisor.api.docker.times import parse_time
 from supervisor.api.docker.view_container import (
     Seen,
@@ -33,9 +34,12 @@ SECOND = 1_000_000_000
 REQUEST = ContainerRequest(
     image="web",
     mounts=(
-        MountRequest(MountKind.BIND, "/b", "/src", read_only=True, create_source=True),
-        MountRequest(MountKind.VOLUME, "/v", "data", copy_up=False),
-        MountRequest(MountKind.TMPFS, "/t", size_bytes=4096, mode=0o1777, options=("noexec",)),
+        parse_bind("/src:/b:ro"),
+        parse_bind("data:/v:nocopy"),
+        parse_tmpfs("/t", "size=4k,mode=1777,noexec"),
+        MountRequest(MountKind.BIND, "/c", "/src", propagation="rslave", recursive=False),
+        MountRequest(MountKind.VOLUME, "/w", "data", subpath="a", labels={"a": "b"}),
+        MountRequest(MountKind.TMPFS, "/u", size_bytes=4096, mode=0o1777),
     ),
     ports=(PortRequest(80, "tcp", "127.0.0.1", 8080), PortRequest(80, "tcp")),
 )

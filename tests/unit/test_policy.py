@@ -78,7 +78,6 @@ REFUSED: list[tuple[Request, list[str]]] = [
         ["sysctl", "sysctl"],
     ),
     (container(annotations={"run.oci.keep_original_groups": "1"}), ["annotations"]),
-    (container(volumes_from=("db",)), ["foreign-volume"]),
     (container(unknown_fields=("HostConfig.X",)), ["unknown-field"]),
     (container(oom_score_adj=-500), ["oom-score"]),
     (container(ulimits=(("nofile", 1_024, 1_048_576), ("core", -1, -1))), ["ulimit"]),
@@ -127,6 +126,7 @@ ALLOWED: list[Request] = [
     ),
     bind("/home/ada/p", read_only=True, propagation="rprivate"),
     bind("/dev/shm"),
+    container(volumes_from=("db:ro",)),
     bind("/process"),
     ExecRequest(command=("sh",), tty=True, user="root", working_dir="/"),
     BuildRequest(tags=("hello",), network_mode="none", build_args={"A": None}),
@@ -203,12 +203,12 @@ def test_what_is_not_served_is_refused_by_name_to_all() -> None:
 def test_parts_that_are_not_served_are_told_with_their_place() -> None:
     request = container(
         resources=Resources(oom_kill_disable=True),
-        mounts=(MountRequest(kind=MountKind.VOLUME, source="data", target="/d", subpath="a"),),
+        mounts=(MountRequest(kind=MountKind.BIND, source="/d", target="/d", propagation="shared"),),
     )
     with pytest.raises(InvalidArgument) as caught:
         check_served(request, Action.CONTAINER_CREATE)
     assert [fault.message.split()[0] for fault in caught.value.faults] == [
-        "mounts[0].subpath",
+        "mounts[0].propagation",
         "resources.oom_kill_disable",
     ]
 

@@ -9,7 +9,7 @@ from protocol.errors import Fault
 from supervisor.access.requests import BuildRequest, Resources, VolumeRequest
 from supervisor.api import json_body
 from supervisor.api.docker.fields import Fields, check, is_default
-from supervisor.api.docker.shape_host import VOLUME_NAME
+from supervisor.api.docker.shape_mounts import VOLUME_NAME
 from supervisor.api.http import JsonObject, Query
 from supervisor.errors import InvalidArgument, Unavailable
 

@@ -13,6 +13,7 @@ import attrs
 from protocol.errors import Fault
 from supervisor.access.requests import ContainerRequest, ExecRequest, HealthRequest
 from supervisor.api.docker import shape_host as host_shape
+from supervisor.api.docker import shape_mounts as mount_shape
 from supervisor.api.docker.fields import Fields, check
 from supervisor.api.http import JsonObject, Query
 from supervisor.errors import InvalidArgument
@@ -83,7 +84,7 @@ def _with_host(request: ContainerRequest, host: Fields) -> ContainerRequest:
     """What it has of the host."""
     return attrs.evolve(
         request,
-        mounts=host_shape.mounts(host),
+        mounts=mount_shape.mounts(host),
         read_only_rootfs=host.flag("ReadonlyRootfs"),
         ports=host_shape.ports(host),
         publish_all=host.flag("PublishAllPorts"),
@@ -94,7 +95,7 @@ def _with_host(request: ContainerRequest, host: Fields) -> ContainerRequest:
         dns_search=host_shape.words(host, "DnsSearch"),
         dns_options=host_shape.words(host, "DnsOptions"),
         extra_hosts=host_shape.extra_hosts(host),
-        volumes_from=host.texts("VolumesFrom"),
+        volumes_from=mount_shape.volumes_from(host),
         links=host.texts("Links"),
         init=host.flag("Init"),
         annotations=host.mapping("Annotations"),
@@ -196,7 +197,7 @@ def _hostname(top: Fields) -> str:
 
 
 def _volumes(top: Fields) -> tuple[str, ...]:
-    read = [top.read(f"Volumes.{path}", host_shape.target, path) for path in top.keys("Volumes")]
+    read = [top.read(f"Volumes.{path}", mount_shape.target, path) for path in top.keys("Volumes")]
     return tuple(path for path in read if path is not None)
 
 

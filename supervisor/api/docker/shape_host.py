@@ -6,30 +6,23 @@ Binds are ``source:target[:options]``; ports are ``80/tcp``; a source that is no
 
 from __future__ import annotations
 
-import functools
 import ipaddress
-import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from supervisor.access.requests import (
     DeviceRequest,
     LogRequest,
-    MountKind,
-    MountRequest,
     PortRequest,
     Resources,
     RestartRequest,
 )
-from supervisor.api.docker.fields import INT64_MAX, Fields
+from supervisor.api.docker.fields import Fields
 from supervisor.errors import InvalidArgument
 from supervisor.runtime.files import HOST_GATEWAY
 from supervisor.runtime.spec import ALL_CAPABILITIES
 
-VOLUME_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 PORT_MAX = 65_535
-BIND_PARTS_MAX = 3
-MODE_MAX = 0o7777
 MEMORY_BYTES_MIN = 6 * 1_048_576
 ULIMITS = frozenset(
     {
@@ -81,10 +74,6 @@ REFUSED: Mapping[str, Sequence[object]] = {
 
 WITHOUT_MEANING = ("ContainerIDFile", "ConsoleSize")
 """Says something to the client only, or nothing on Linux."""
-
-_PROPAGATION = frozenset({"private", "rprivate", "shared", "rshared", "slave", "rslave"})
-_TMPFS_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-_SIZE = re.compile(r"([0-9]{1,18})([bkmg]?)", re.IGNORECASE)
 
 
 def resources(host: Fields) -> Resources:
@@ -299,175 +288,3 @@ def parse_port(text: str) -> tuple[int, str]:
             f"{text[:40]!r} is no port", "a number from 1 to 65535, then /tcp or /udp"
         )
     return int(number), protocol
-
-
-def mounts(host: Fields) -> tuple[MountRequest, ...]:
-    """Binds, Mounts and Tmpfs, in this order; each target once."""
-    found = [*_binds(host), *_mounts(host), *_tmpfs(host)]
-    seen: set[str] = set()
-    for mount in found:
-        if mount.target in seen:
-            host.fault("Mounts", f"have {mount.target} twice", "mount each path once")
-        seen.add(mount.target)
-    return tuple(found)
-
-
-def _binds(host: Fields) -> Iterator[MountRequest]:
-    for index, bind in enumerate(host.texts("Binds")):
-        mount = host.read(f"Binds[{index}]", parse_bind, bind)
-        if mount is not None:
-            yield mount
-
-
-def parse_bind(text: str) -> MountRequest:
-    """``source:target[:options]``, or ``target`` alone for an anonymous volume.
-
-    Raises:
-        InvalidArgument: It is none of these.
-    """
-    parts = text.split(":")
-    if len(parts) == 1:
-        return MountRequest(MountKind.VOLUME, target(parts[0]))
-    if len(parts) > BIND_PARTS_MAX or not parts[0]:
-        raise InvalidArgument(f"{text[:200]!r} is no volume specification", "source:target[:ro]")
-    source, path, options = (
-        parts[0],
-        target(parts[1]),
-        parts[2].split(",") if len(parts) == BIND_PARTS_MAX else [],
-    )
-    propagation = next((option for option in options if option in _PROPAGATION), "")
-    unknown = (
-        set(options)
-        - _PROPAGATION
-        - {"ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent", ""}
-    )
-    if unknown or {"ro", "rw"} <= set(options):
-        raise InvalidArgument(
-            f"{','.join(options)[:80]!r} are no options of a mount", "ro, rw, nocopy, rprivate, …"
-        )
-    if source.startswith("/"):
-        return MountRequest(
-            MountKind.BIND,
-            path,
-            source,
-            "ro" in options,
-            create_source=True,
-            propagation=propagation,
-        )
-    if not VOLUME_NAME.fullmatch(source):
-        raise InvalidArgument(f"{source[:80]!r} is neither a volume's name nor an absolute path")
-    return MountRequest(
-        MountKind.VOLUME,
-        path,
-        source,
-        "ro" in options,
-        propagation=propagation,
-        copy_up="nocopy" not in options,
-    )
-
-
-def target(path: str) -> str:
-    """A path in the container, normalised.
-
-    Raises:
-        InvalidArgument: It is not absolute, or it is the root.
-    """
-    if not path.startswith("/"):
-        raise InvalidArgument(f"{path[:200]!r} is not an absolute path in the container")
-    normal = "/" + posixpath.normpath(path).lstrip("/")
-    if normal == "/":
-        raise InvalidArgument("the root of the container cannot be mounted over")
-    return normal
-
-
-def _mounts(host: Fields) -> Iterator[MountRequest]:
-    kinds = {kind.value for kind in MountKind}
-    for mount in host.children("Mounts"):
-        path = mount.read("Target", target, mount.text("Target"))
-        kind = mount.text("Type")
-        bind, volume, tmpfs = (
-            mount.child(name) for name in ("BindOptions", "VolumeOptions", "TmpfsOptions")
-        )
-        bind.refuse({"ReadOnlyForceRecursive": ()})
-        bind.known("NonRecursive", "ReadOnlyNonRecursive")
-        mount.known("Consistency")
-        driver = volume.child("DriverConfig")
-        driver.refuse({"Name": ("local",), "Options": ()})
-        tmpfs.refuse({"Options": ()})
-        mode = tmpfs.number_or_none("Mode", 0, MODE_MAX)
-        read = MountRequest(
-            kind=MountKind(kind) if kind in kinds else MountKind.TMPFS,
-            target=path or "/",
-            source=_source(mount, kind),
-            read_only=mount.flag("ReadOnly"),
-            create_source=bind.flag("CreateMountpoint"),
-            propagation=bind.text("Propagation"),
-            copy_up=not volume.flag("NoCopy"),
-            subpath=volume.text("Subpath"),
-            size_bytes=tmpfs.number("SizeBytes", 0),
-            mode=mode,
-            labels=volume.mapping("Labels"),
-        )
-        if kind not in kinds:
-            mount.fault("Type", f"is {kind[:40]!r}", "bind, volume or tmpfs")
-        yield read
-
-
-def _source(mount: Fields, kind: str) -> str:
-    source = mount.text("Source")
-    if kind == MountKind.BIND and not source.startswith("/"):
-        mount.fault("Source", f"is {source[:200]!r}, which is not an absolute path")
-    if kind == MountKind.VOLUME and source and not VOLUME_NAME.fullmatch(source):
-        mount.fault("Source", f"is {source[:80]!r}, which is no volume's name")
-    if kind == MountKind.TMPFS and source:
-        mount.fault("Source", "must be empty for a tmpfs")
-    return source
-
-
-def _tmpfs(host: Fields) -> Iterator[MountRequest]:
-    for path, options in sorted(host.mapping("Tmpfs").items()):
-        where = f"Tmpfs.{path}"
-        clean = host.read(where, target, path)
-        mount = host.read(where, functools.partial(parse_tmpfs, clean or "/"), options)
-        if clean is not None and mount is not None:
-            yield mount
-
-
-def parse_tmpfs(path: str, text: str) -> MountRequest:
-    """``size=64m,mode=1777,noexec`` at ``path``.
-
-    Raises:
-        InvalidArgument: Size or mode makes no sense.
-    """
-    size, mode, read_only, others = 0, None, False, []
-    for option in filter(None, text.split(",")):
-        key, _, value = option.partition("=")
-        if key == "size":
-            size = _size(value)
-        elif key == "mode":
-            mode = _mode(value)
-        elif option == "ro":
-            read_only = True
-        elif option != "rw":
-            others.append(option)
-    return MountRequest(
-        MountKind.TMPFS,
-        path,
-        read_only=read_only,
-        size_bytes=size,
-        mode=mode,
-        options=tuple(others),
-    )
-
-
-def _size(text: str) -> int:
-    match = _SIZE.fullmatch(text)
-    if match is None or int(match[1]) * _TMPFS_UNITS[match[2].lower()] > INT64_MAX:
-        raise InvalidArgument(f"size={text[:40]!r} is no size", "a number with k, m or g")
-    return int(match[1]) * _TMPFS_UNITS[match[2].lower()]
-
-
-def _mode(text: str) -> int:
-    if not re.fullmatch(r"[0-7]{1,5}", text) or int(text, 8) > MODE_MAX:
-        raise InvalidArgument(f"mode={text[:40]!r} is no mode", "octal digits, like 1777")
-    return int(text, 8)

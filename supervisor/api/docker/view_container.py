@@ -174,7 +174,7 @@ def mount(mount: MountRecord, volume_path: Callable[[str], Path | str]) -> JsonO
         "Type": mount.kind.value,
         "Source": mount.source,
         "Destination": mount.target,
-        "Mode": "ro" if mount.read_only else "",
+        "Mode": mount.mode,
         "RW": not mount.read_only,
         "Propagation": mount.propagation or ("rprivate" if mount.kind is MountKind.BIND else ""),
     }

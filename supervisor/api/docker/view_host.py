@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from supervisor.access.requests import ContainerRequest, MountKind, MountRequest, Resources
+from supervisor.access.requests import (
+    ContainerRequest,
+    MountForm,
+    MountKind,
+    MountRequest,
+    Resources,
+)
 from supervisor.api.http import JsonObject
 
 
 def host_config(request: ContainerRequest) -> JsonObject:
     """``HostConfig`` of an inspected container."""
     return {
-        "Binds": [bind(mount) for mount in request.mounts if _is_bind(mount)] or None,
+        "Binds": [mount.spelt for mount in request.mounts if mount.form is MountForm.BIND] or None,
         "ContainerIDFile": "",
         "LogConfig": {
             "Type": request.log.driver or "json-file",
@@ -35,10 +41,11 @@ def host_config(request: ContainerRequest) -> JsonObject:
         "ShmSize": request.shm_bytes,
         "ConsoleSize": [0, 0],
         "Tmpfs": {
-            mount.target: _tmpfs(mount) for mount in request.mounts if mount.kind is MountKind.TMPFS
+            mount.target: mount.spelt for mount in request.mounts if mount.form is MountForm.TMPFS
         }
         or None,
-        "Mounts": [_mount(mount) for mount in request.mounts if _is_mount(mount)] or None,
+        "Mounts": [_mount(mount) for mount in request.mounts if mount.form is MountForm.MOUNT]
+        or None,
         "Devices": [
             {
                 "PathOnHost": device.host_path,
@@ -125,42 +132,34 @@ def _port_bindings(request: ContainerRequest) -> dict[str, list[JsonObject]]:
     return found
 
 
-def _is_bind(mount: MountRequest) -> bool:
-    """Could it have been given with ``-v``?"""
-    plain = not mount.labels and not mount.subpath
-    return plain and mount.kind is not MountKind.TMPFS and bool(mount.source)
-
-
-def _is_mount(mount: MountRequest) -> bool:
-    """Is it shown neither as a bind nor as a tmpfs?"""
-    return mount.kind is not MountKind.TMPFS and not _is_bind(mount)
-
-
-def bind(mount: MountRequest) -> str:
-    """``source:target[:options]``."""
-    options = [
-        word
-        for word, given in (
-            ("ro", mount.read_only),
-            ("nocopy", not mount.copy_up),
-            (mount.propagation, True),
-        )
-        if word and given
-    ]
-    return ":".join([mount.source, mount.target, *([",".join(options)] if options else [])])
-
-
-def _tmpfs(mount: MountRequest) -> str:
-    words = [f"size={mount.size_bytes}"] if mount.size_bytes else []
-    words += [f"mode={mount.mode:o}"] if mount.mode is not None else []
-    return ",".join([*words, *(["ro"] if mount.read_only else []), *mount.options])
-
-
 def _mount(mount: MountRequest) -> JsonObject:
+    """One of ``Mounts``, with the options of its kind where something was said."""
     whole: JsonObject = {"Type": mount.kind.value, "Target": mount.target}
     whole |= {"Source": mount.source} if mount.source else {}
     whole |= {"ReadOnly": True} if mount.read_only else {}
-    return whole
+    options: dict[MountKind, tuple[str, JsonObject]] = {
+        MountKind.BIND: (
+            "BindOptions",
+            {
+                "Propagation": mount.propagation,
+                "NonRecursive": not mount.recursive,
+                "CreateMountpoint": mount.create_source,
+                "ReadOnlyNonRecursive": not mount.read_only_recursive,
+            },
+        ),
+        MountKind.VOLUME: (
+            "VolumeOptions",
+            {
+                "NoCopy": not mount.copy_up,
+                "Labels": dict(mount.labels),
+                "Subpath": mount.subpath,
+            },
+        ),
+        MountKind.TMPFS: ("TmpfsOptions", {"SizeBytes": mount.size_bytes, "Mode": mount.mode}),
+    }
+    name, words = options[mount.kind]
+    said = {word: value for word, value in words.items() if value}
+    return {**whole, name: said} if said else whole
 
 
 def _list(words: Sequence[str] | None) -> list[str] | None:

@@ -17,7 +17,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from supervisor.linux import mount_namespace, spawner_command, syscall
+from supervisor.linux import spawner_command, syscall
 from supervisor.linux.errands import (
     Arguments,
     Done,
@@ -28,7 +28,7 @@ from supervisor.linux.errands import (
     text,
     texts,
 )
-from supervisor.linux.errands.filesystems import prepare_target
+from supervisor.linux.errands.filesystems import attach_anew
 from supervisor.linux.errands.namespaces import from_child
 
 KERNEL_FILESYSTEMS = frozenset(
@@ -61,16 +61,28 @@ def _grant(arguments: Arguments, _: Sequence[int], surroundings: Surroundings) -
     if restricted:
         _refuse_kernel_files(fd)
     _refuse_own_files(fd, texts(arguments, "forbidden"))
-    mount_fd = syscall.open_tree("", syscall.OPEN_TREE_CLONE | syscall.AT_EMPTY_PATH, fd)
-    attributes = 0 if writable else syscall.MOUNT_ATTR_RDONLY
-    if restricted:
-        attributes |= syscall.MOUNT_ATTR_NOSUID | syscall.MOUNT_ATTR_NODEV
-    syscall.mount_setattr(mount_fd, attributes, syscall.MS_PRIVATE)
+    mount_fd = _clone(fd, arguments)
     syscall.setns(surroundings.own_mounts_fd, syscall.CLONE_NEWNS)
-    if prepare_target(target, directory=kind == "directory"):
-        mount_namespace.unmount(target, syscall.UMOUNT_NOFOLLOW | syscall.MNT_DETACH)
-    syscall.move_mount(mount_fd, target)
+    attach_anew(mount_fd, target, directory=kind == "directory")
     return Done({"kind": kind, "writable": writable})
+
+
+def _clone(fd: int, arguments: Arguments) -> int:
+    """A mount fd of what was opened; with what is mounted below only for administrators, who see all of the host."""
+    restricted, recursive = flag(arguments, "restricted"), flag(arguments, "recursive")
+    whole = recursive and not restricted
+    flags = syscall.OPEN_TREE_CLONE | syscall.AT_EMPTY_PATH
+    mount_fd = syscall.open_tree("", flags | (syscall.AT_RECURSIVE if whole else 0), fd)
+    propagation = (
+        syscall.MS_SLAVE if flag(arguments, "slave") and not restricted else syscall.MS_PRIVATE
+    )
+    syscall.mount_setattr(mount_fd, 0, propagation, recursive=whole)
+    if restricted:
+        syscall.mount_setattr(mount_fd, syscall.MOUNT_ATTR_NOSUID | syscall.MOUNT_ATTR_NODEV)
+    if not flag(arguments, "writable"):
+        below = whole and flag(arguments, "read_only_below")
+        syscall.mount_setattr(mount_fd, syscall.MOUNT_ATTR_RDONLY, recursive=below)
+    return mount_fd
 
 
 @errand("open_as", forked=True)

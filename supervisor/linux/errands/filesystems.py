@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,10 +70,27 @@ def _overlay(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
     return Done()
 
 
+@errand("bind_below", forked=True)
+def _bind_below(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
+    """A part of a tree that nobody trusts: what is opened is what is mounted, whatever has its name by then."""
+    root = os.open(text(arguments, "root"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    resolve = syscall.RESOLVE_BENEATH | syscall.RESOLVE_NO_MAGICLINKS
+    found = syscall.openat2(root, text(arguments, "path"), os.O_PATH, 0, resolve)
+    mode = os.fstat(found).st_mode
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise OSError(errno.EINVAL, "neither a file nor a directory")
+    mount_fd = syscall.open_tree("", syscall.OPEN_TREE_CLONE | syscall.AT_EMPTY_PATH, found)
+    attributes = syscall.MOUNT_ATTR_RDONLY if flag(arguments, "read_only") else 0
+    syscall.mount_setattr(mount_fd, attributes, syscall.MS_PRIVATE)
+    attach_anew(mount_fd, text(arguments, "target"), directory=stat.S_ISDIR(mode))
+    return Done()
+
+
 @errand("unmount", forked=True)
 def _unmount(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
     """Forked: taking an overlay down writes back what is dirty above it."""
-    mount_namespace.unmount(text(arguments, "target"))
+    detached = syscall.MNT_DETACH if flag(arguments, "detach") else 0
+    mount_namespace.unmount(text(arguments, "target"), syscall.UMOUNT_NOFOLLOW | detached)
     return Done()
 
 
@@ -117,6 +135,13 @@ def mounts_below(root: str) -> list[str]:
     return [
         place for place, _ in mount_namespace.mounts() if place == root or place.startswith(prefix)
     ]
+
+
+def attach_anew(mount_fd: int, target: str, *, directory: bool) -> None:
+    """The mount is at ``target``, whatever was before."""
+    if prepare_target(target, directory=directory):
+        mount_namespace.unmount(target, syscall.UMOUNT_NOFOLLOW | syscall.MNT_DETACH)
+    syscall.move_mount(mount_fd, target)
 
 
 def prepare_target(target: str, *, directory: bool) -> bool:
