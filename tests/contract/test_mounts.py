@@ -97,6 +97,13 @@ async def test_a_user_namespace_is_pinned_once_with_its_map(world: World) -> Non
     assert os.stat(world.pins / "user").st_size == 0  # the host sees an empty file
 
 
+async def test_many_may_pin_the_same_user_namespace_at_once(world: World) -> None:
+    async with trio.open_nursery() as nursery:
+        for _ in range(8):
+            nursery.start_soon(mounts.user_namespace, world.spawner, world.pins / "user", MAP)
+    assert [*await mounts.mounted(world.spawner, world.pins)] == [world.pins / "user"]
+
+
 async def test_a_map_of_many_ranges(world: World) -> None:
     groups = tuple(IdRange(70_000 + n, 200_000 + 2 * n, 1) for n in range(200))
     many = IdMap(OWNER, (*OWNER, *groups))

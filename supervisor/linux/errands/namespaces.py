@@ -5,12 +5,13 @@ A pin is an empty file with the namespace's nsfs file bound over it, in M only.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from supervisor.linux import mount_namespace, spawner_command, syscall
@@ -65,14 +66,15 @@ def kept_user_namespace(uid_map: str, gid_map: str, surroundings: Surroundings) 
 def _user_namespace(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
     pin = text(arguments, "pin")
     wanted = (text(arguments, "uid_map"), text(arguments, "gid_map"))
-    existing = pinned(pin, syscall.CLONE_NEWUSER)
-    if existing is not None:
+    with _alone_at(pin):
+        existing = pinned(pin, syscall.CLONE_NEWUSER)
+        if existing is None:
+            _pin(user_namespace_fd(*wanted), pin)
+            return Done()
         maps = maps_of(existing)
         os.close(existing)  # before the answer: until then the pin is busy
-        if maps != wanted:
-            raise OSError(errno.EEXIST, "a user namespace with another map is pinned there")
-        return Done()
-    _pin(user_namespace_fd(*wanted), pin)
+    if maps != wanted:
+        raise OSError(errno.EEXIST, "a user namespace with another map is pinned there")
     return Done()
 
 
@@ -193,6 +195,19 @@ def from_child(work: Callable[[], int]) -> int:
         return fds[0]
     number, _, why = told.decode().partition(" ")
     raise OSError(int(number or errno.ECANCELED), why or "it ended before it answered")
+
+
+@contextlib.contextmanager
+def _alone_at(pin: str) -> Iterator[None]:
+    """No other errand makes pins beside this one meanwhile: an owner's first containers may start at once."""
+    beside = Path(pin).parent
+    beside.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(beside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _pin(fd: int, pin: str) -> None:
