@@ -212,6 +212,14 @@ class ContainerArchive(EventData):
 
 
 @attrs.frozen
+class ContainerExport(EventData):
+    """Its root file system was copied out as a whole."""
+
+    type = "container.export"
+    docker = ("container", "export")
+
+
+@attrs.frozen
 class ContainerCommit(EventData):
     """An image was made of it."""
 

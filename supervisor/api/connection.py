@@ -9,7 +9,7 @@ gathered, unless the handler asks for it whole.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import h11
@@ -188,13 +188,15 @@ class Connection:
         data += self._h11.send(h11.EndOfMessage()) or b""
         await send_bounded(self._stream, data, self._config.write_stall_seconds_max)
 
-    def streamed(self, content_type: str, status: int = 200) -> StreamedResponse:
+    def streamed(
+        self, content_type: str, status: int = 200, fields: Sequence[tuple[str, str]] = ()
+    ) -> StreamedResponse:
         """An answer sent piece by piece; nothing goes out before its ``start`` or first ``send``."""
-        return StreamedResponse(self, content_type, status)
+        return StreamedResponse(self, status, [*fields, ("Content-Type", content_type)])
 
-    async def start_stream(self, content_type: str, status: int) -> None:
+    async def start_stream(self, status: int, fields: Sequence[tuple[str, str]]) -> None:
         """Send the head of a streamed answer. For :class:`StreamedResponse`."""
-        data = self._begin(status, [*self._fields, ("Content-Type", content_type)])
+        data = self._begin(status, [*self._fields, *fields])
         await send_bounded(self._stream, data, self._config.write_stall_seconds_max)
 
     async def send_piece(self, data: bytes) -> None:
@@ -337,9 +339,11 @@ class StreamedResponse:
     client sees that something is missing.
     """
 
-    def __init__(self, connection: Connection, content_type: str, status: int) -> None:
+    def __init__(
+        self, connection: Connection, status: int, fields: Sequence[tuple[str, str]]
+    ) -> None:
         self._connection = connection
-        self._content_type = content_type
+        self._fields = fields
         self._status = status
         self.started = False
 
@@ -347,7 +351,7 @@ class StreamedResponse:
         """Send the head, unless it is sent."""
         if not self.started:
             self.started = True
-            await self._connection.start_stream(self._content_type, self._status)
+            await self._connection.start_stream(self._status, self._fields)
 
     async def send(self, data: bytes) -> None:
         """Send the head if need be, and one piece."""

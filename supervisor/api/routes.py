@@ -17,6 +17,7 @@ from supervisor.access.identity import Identity
 from supervisor.api.call import Call, Handler
 from supervisor.api.connection import Connection
 from supervisor.api.docker import (
+    archive,
     attach,
     builds,
     container_list,
@@ -73,26 +74,16 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("GET", "/containers/{id}/logs", USER, logs.logs),
     ("GET", "/containers/{id}/stats", USER, observe.stats_of),
     ("GET", "/containers/{id}/changes", USER, _later("show what changed in the container")),
-    ("GET", "/containers/{id}/export", USER, _later("export the container")),
+    ("GET", "/containers/{id}/export", USER, archive.export),
     (
         "GET",
         "/containers/{id}/attach/ws",
         USER,
         _later("attach by websocket", "attach with POST and an upgrade to tcp"),
     ),
-    ("HEAD", "/containers/{id}/archive", USER, _later("copy from the container")),
-    (
-        "GET",
-        "/containers/{id}/archive",
-        USER,
-        _later("copy from the container", "use docker exec with tar"),
-    ),
-    (
-        "PUT",
-        "/containers/{id}/archive",
-        USER,
-        _later("copy into the container", "use docker exec with tar"),
-    ),
+    ("HEAD", "/containers/{id}/archive", USER, archive.look),
+    ("GET", "/containers/{id}/archive", USER, archive.copy_out),
+    ("PUT", "/containers/{id}/archive", USER, archive.copy_in),
     ("POST", "/containers/{id}/start", USER, containers.start),
     ("POST", "/containers/{id}/stop", USER, containers.stop),
     ("POST", "/containers/{id}/restart", USER, containers.restart),

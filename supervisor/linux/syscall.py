@@ -43,6 +43,7 @@ AT_RECURSIVE = 0x8000
 
 OPEN_TREE_CLONE = 1
 MOVE_MOUNT_F_EMPTY_PATH = 4
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
@@ -198,6 +199,19 @@ def move_mount(mount_fd: int, target: str) -> None:
         _long(MOVE_MOUNT_F_EMPTY_PATH),
     )
     _checked(number, target)
+
+
+def move_mount_onto(mount_fd: int, target_fd: int) -> None:
+    """Attach a mount fd at what ``target_fd`` (``O_PATH`` will do) refers to, whatever has its name by now."""
+    number = _libc.syscall(
+        _long(_MOVE_MOUNT),
+        _long(mount_fd),
+        ctypes.c_char_p(b""),
+        _long(target_fd),
+        ctypes.c_char_p(b""),
+        _long(MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH),
+    )
+    _checked(number, "move_mount")
 
 
 def mount_setattr(

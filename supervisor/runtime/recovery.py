@@ -102,7 +102,8 @@ async def recover(containers: Containers) -> None:
     live = {
         key for key, finding in found.items() if finding in {Finding.ADOPT, Finding.CONFIRM_START}
     }
-    await parts.store.snapshots.recover({record.id for record, _, _ in rows})
+    idle = {key for key, finding in found.items() if finding is Finding.KEEP}
+    await parts.store.snapshots.recover(found.keys(), idle)
     await parts.networks.recover(live)
     for record, state, execs in rows:
         try:

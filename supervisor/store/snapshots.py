@@ -15,7 +15,8 @@ import shutil
 import sqlite3
 import stat
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
@@ -35,6 +36,7 @@ from supervisor.store.views import Views, gate_name
 from supervisor.tasks import finish_within, in_thread
 
 CLEAR_SECONDS = 30.0
+EVICT_PAUSE_SECONDS = 0.01
 
 RootfsOf = Callable[[str, int, bool], Path]
 
@@ -76,6 +78,9 @@ class Snapshots:
     _down: set[str] = attrs.field(factory=set)
     """Keys of those that this daemon has unmounted; of the others nobody knows without a look."""
     _locks: defaultdict[str, trio.Lock] = attrs.field(factory=lambda: defaultdict(trio.Lock))
+    _holds: defaultdict[str, set[trio.CancelScope]] = attrs.field(factory=lambda: defaultdict(set))
+    _idle: set[str] = attrs.field(factory=set)
+    """Keys of those that only holders want mounted: the last one unmounts."""
 
     async def open(self) -> None:
         """Learn what is written down; what is not goes."""
@@ -105,18 +110,23 @@ class Snapshots:
             NotFound: A layer is gone.
             Conflict: There is one with this key, and it is not the same.
         """
+        async with self._locks[key]:
+            return await self._prepare(key, layer_ids, owner, init_layer=init_layer, kept=kept)
+
+    async def _prepare(
+        self, key: str, layer_ids: Sequence[str], owner: Owner, *, init_layer: bool, kept: bool
+    ) -> Snapshot:
         rootfs = self._rootfs(key, owner.uid, owner.remapped)
         wanted = Snapshot(
             key, owner.uid, owner.remapped, tuple(layer_ids), init_layer, kept, rootfs
         )
-        async with self._locks[key]:
-            known = self._known.get(key)
-            if known is None:
-                await self._record(wanted)
-                self._known[key] = wanted
-            elif known != wanted:
-                raise Conflict(f"cannot prepare snapshot {key}: it exists with other layers")
-            await self._mount(wanted, owner)
+        known = self._known.get(key)
+        if known is None:
+            await self._record(wanted)
+            self._known[key] = wanted
+        elif known != wanted:
+            raise Conflict(f"cannot prepare snapshot {key}: it exists with other layers")
+        await self._mount(wanted, owner)
         return wanted
 
     def get(self, key: str) -> Snapshot:
@@ -142,10 +152,67 @@ class Snapshots:
         return snapshot
 
     async def unmount(self, key: str) -> None:
-        """Unmount it; success means it is not mounted. What was written stays."""
+        """Unmount it; success means it is not mounted, or will not be when its holders leave. What was written stays."""
         async with self._locks[key]:
-            if key in self._known:
+            if key in self._known and self._holds.get(key):
+                self._idle.add(key)
+            elif key in self._known:
                 await self._unmount(self._known[key])
+
+    @asynccontextmanager
+    async def held(
+        self, key: str, layer_ids: Sequence[str], owner: Owner, wanted: Callable[[], bool]
+    ) -> AsyncIterator[Snapshot]:
+        """It is mounted for as long as the block runs, made if need be, whoever unmounts it; who removes it ends the block.
+
+        Args:
+            key: Its name.
+            layer_ids: As for :meth:`prepare`, which this is too; so with ``owner``.
+            owner: Whose.
+            wanted: Whether whoever it is for still wants it, asked when nobody can be removing it.
+
+        Raises:
+            NotFound: It is not wanted any more, or a layer of it is gone.
+            Conflict: It was removed meanwhile, and the block was cut off.
+        """
+        with trio.CancelScope() as scope:
+            try:
+                async with self._locks[key]:
+                    if not wanted():
+                        raise NotFound(f"cannot look into snapshot {key}: it is being removed")
+                    idle = key not in self._known or key in self._down or key in self._idle
+                    self._holds[key].add(scope)
+                    try:
+                        snapshot = await self._prepare(
+                            key, layer_ids, owner, init_layer=True, kept=True
+                        )
+                    finally:
+                        self._idle |= {key} if idle else set()
+                yield snapshot
+            finally:
+                with finish_within(CLEAR_SECONDS):
+                    await self._release(key, scope)
+        if scope.cancelled_caught:
+            raise Conflict(f"cannot go on looking into snapshot {key}: it was removed")
+
+    async def _release(self, key: str, scope: trio.CancelScope) -> None:
+        """The last holder of one that nobody else wants mounted unmounts it."""
+        async with self._locks[key]:
+            held = self._holds.get(key, set())
+            try:
+                if held == {scope} and key in self._idle and key in self._known:
+                    await self._unmount(self._known[key])
+            finally:
+                held.discard(scope)
+                if not held:
+                    self._holds.pop(key, None)
+
+    async def _evict(self, key: str) -> None:
+        """Cut off who holds it, and wait until they have left."""
+        while held := self._holds.get(key):
+            for scope in held:
+                scope.cancel()
+            await trio.sleep(EVICT_PAUSE_SECONDS)
 
     async def commit(self, key: str, *, holder: str = "") -> Layer:
         """Make a layer of what was written, by renaming it; the snapshot is gone afterwards.
@@ -176,7 +243,8 @@ class Snapshots:
         return layer
 
     async def remove(self, key: str) -> None:
-        """Unmount and forget it, with all that was written; success means it is gone."""
+        """Unmount and forget it, with all that was written; success means it is gone. Its holders are cut off."""
+        await self._evict(key)
         async with self._locks[key]:
             snapshot = self._known.get(key)
             if snapshot is not None:
@@ -204,14 +272,16 @@ class Snapshots:
         """
         return self._directory(self.get(key)) / "upper"
 
-    async def recover(self, wanted: Collection[str]) -> None:
-        """Remove every snapshot that is not ``wanted``, and every mount of one that is not known."""
+    async def recover(self, wanted: Collection[str], idle: Collection[str] = ()) -> None:
+        """Remove every snapshot that is not ``wanted``, and every mount of one that is not known, or is ``idle``."""
         for key in [key for key in self._known if key not in wanted]:
             await self.remove(key)
         places = {snapshot.rootfs for snapshot in self._known.values()}
+        up = {known.rootfs for key, known in self._known.items() if key not in idle}
         for place in await mounts.mounted(self._spawner, self._views.run_root / "rootfs"):
-            if place not in places:
+            if place not in up:
                 await mounts.unmount(self._spawner, place)
+        self._down |= self._known.keys() & idle
         await in_thread(lambda: self._drop_unknown_places(places))
 
     async def _record(self, snapshot: Snapshot) -> None:
@@ -225,9 +295,11 @@ class Snapshots:
         if snapshot.key not in self._down:
             await mounts.unmount(self._spawner, snapshot.rootfs)
             self._down.add(snapshot.key)
+        self._idle.discard(snapshot.key)
 
     async def _mount(self, snapshot: Snapshot, owner: Owner) -> None:
         self._down.discard(snapshot.key)
+        self._idle.discard(snapshot.key)
         view = await self._views.layers(owner)
         writable = await self._views.snapshots(owner) / snapshot.key
         await self._views.gate(owner, "rootfs")

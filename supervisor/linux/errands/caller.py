@@ -53,8 +53,15 @@ DIRECTORY_MODE = 0o755
 
 @errand("grant", forked=True)
 def _grant(arguments: Arguments, _: Sequence[int], surroundings: Surroundings) -> Done:
-    target, restricted = text(arguments, "target"), flag(arguments, "restricted")
-    writable = flag(arguments, "writable")
+    target = text(arguments, "target")
+    mount_fd, kind = granted_mount(arguments, surroundings)
+    attach_anew(mount_fd, target, directory=kind == "directory")
+    return Done({"kind": kind, "writable": flag(arguments, "writable")})
+
+
+def granted_mount(arguments: Arguments, surroundings: Surroundings) -> tuple[int, str]:
+    """A mount fd of the host's path as the caller could open it now, and what it is; for forked errands, in M."""
+    restricted = flag(arguments, "restricted")
     fd = from_child(lambda: _open_as_caller(arguments, surroundings))
     kind = _kind(fd)
     syscall.setns(surroundings.host_mounts_fd, syscall.CLONE_NEWNS)
@@ -63,8 +70,7 @@ def _grant(arguments: Arguments, _: Sequence[int], surroundings: Surroundings) -
     _refuse_own_files(fd, texts(arguments, "forbidden"))
     mount_fd = _clone(fd, arguments)
     syscall.setns(surroundings.own_mounts_fd, syscall.CLONE_NEWNS)
-    attach_anew(mount_fd, target, directory=kind == "directory")
-    return Done({"kind": kind, "writable": writable})
+    return mount_fd, kind
 
 
 def _clone(fd: int, arguments: Arguments) -> int:
