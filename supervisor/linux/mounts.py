@@ -115,6 +115,16 @@ async def network_namespace(spawner: Spawner, pin: Path, user_pin: Path | None) 
         await spawner.call("network_namespace", arguments)
 
 
+async def unpin(spawner: Spawner, pin: Path) -> None:
+    """Afterwards no namespace is pinned at ``pin``, and the pin is gone; not being there is success.
+
+    Raises:
+        Conflict: It stays in use; see :func:`unmount`.
+    """
+    with told_as(f"let go of the namespace {pin}"):
+        await _once_free(spawner, "unpin", {"pin": str(pin)})
+
+
 async def open_namespace(spawner: Spawner, pin: Path) -> int:
     """An fd of the namespace pinned at ``pin``; the caller closes it.
 
@@ -200,18 +210,22 @@ async def unmount(spawner: Spawner, target: Path, *, detach: bool = False) -> No
     Raises:
         Conflict: It stays in use (an open fd, a working directory, a mount below it).
     """
-    pause = BUSY_PAUSE_SECONDS
     with told_as(f"unmount {target}"):
-        while True:
-            try:
-                await spawner.call("unmount", {"target": str(target), "detach": detach})
-            except OSError as failure:
-                if failure.errno != errno.EBUSY or pause > BUSY_PAUSE_SECONDS_MAX:
-                    raise
-            else:
-                return
-            await trio.sleep(pause)
-            pause *= 2
+        await _once_free(spawner, "unmount", {"target": str(target), "detach": detach})
+
+
+async def _once_free(spawner: Spawner, errand: str, arguments: dict[str, JSON]) -> None:
+    pause = BUSY_PAUSE_SECONDS
+    while True:
+        try:
+            await spawner.call(errand, arguments)
+        except OSError as failure:
+            if failure.errno != errno.EBUSY or pause > BUSY_PAUSE_SECONDS_MAX:
+                raise
+        else:
+            return
+        await trio.sleep(pause)
+        pause *= 2
 
 
 async def mounted(spawner: Spawner, below: Path) -> list[Path]:

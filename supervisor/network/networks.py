@@ -319,8 +319,7 @@ class Networks:
             place.seat = attrs.evolve(seat, link=None)
 
     async def _unpin(self, pin: Path) -> None:
-        await mounts.unmount(self._spawner, pin)
-        await in_thread(lambda: pin.unlink(missing_ok=True))
+        await mounts.unpin(self._spawner, pin)
 
     async def watch_filter(self) -> None:
         """Mend our table, and our rules in dockerd's chain, when somebody has changed the packet filter; until cancelled."""

@@ -78,27 +78,59 @@ def _user_namespace(arguments: Arguments, _: Sequence[int], __: Surroundings) ->
     return Done()
 
 
-@errand("network_namespace", forked=True)
+@errand("network_namespace")
 def _network_namespace(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
+    """Not forked: a namespace takes the kernel a moment, and a fork takes us as long again."""
     pin, user_pin = text(arguments, "pin"), text(arguments, "user_pin")
     existing = pinned(pin, syscall.CLONE_NEWNET)
     if existing is not None:
         os.close(existing)  # before the answer: until then the pin is busy
         return Done()
-    user = pinned(user_pin, syscall.CLONE_NEWUSER) if user_pin else None
-    if user_pin and user is None:
+    if not user_pin:
+        _pin(_outside_own(_new_network), pin)
+        return Done()
+    user = pinned(user_pin, syscall.CLONE_NEWUSER)
+    if user is None:
         raise OSError(errno.ENOENT, "no user namespace is pinned there", user_pin)
 
-    def make() -> int:
-        if user is not None:
-            syscall.setns(user, syscall.CLONE_NEWUSER)
-        syscall.unshare(syscall.CLONE_NEWNET)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-            request = struct.pack("16sH", b"lo", IFF_UP_RUNNING).ljust(IFREQ_BYTES, b"\0")
-            fcntl.ioctl(control, SIOCSIFFLAGS, request)
-        return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    def enter_and_make() -> int:
+        syscall.setns(user, syscall.CLONE_NEWUSER)
+        return _new_network()
 
-    _pin(from_child(make), pin)
+    try:
+        _pin(from_child(enter_and_make), pin)
+    finally:
+        os.close(user)
+    return Done()
+
+
+def _new_network() -> int:
+    """Be in a new network namespace, its ``lo`` up; an fd of it."""
+    syscall.unshare(syscall.CLONE_NEWNET)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack("16sH", b"lo", IFF_UP_RUNNING).ljust(IFREQ_BYTES, b"\0")
+        fcntl.ioctl(control, SIOCSIFFLAGS, request)
+    return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _outside_own(work: Callable[[], int]) -> int:
+    """What ``work`` gives, done in whatever network namespace it enters; afterwards we are in our own again."""
+    own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try:
+            return work()
+        finally:
+            syscall.setns(own, syscall.CLONE_NEWNET)
+    finally:
+        os.close(own)
+
+
+@errand("unpin")
+def _unpin(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
+    """Not forked: nothing is written back, and the kernel takes a namespace down by itself."""
+    pin = text(arguments, "pin")
+    mount_namespace.unmount(pin)
+    Path(pin).unlink(missing_ok=True)
     return Done()
 
 
@@ -117,18 +149,16 @@ def _netlink_socket(arguments: Arguments, _: Sequence[int], __: Surroundings) ->
     fd = pinned(text(arguments, "pin"), syscall.CLONE_NEWNET)
     if fd is None:
         raise OSError(errno.ENOENT, "no network namespace is pinned there")
-    own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
+
+    def enter_and_open() -> int:
         syscall.setns(fd, syscall.CLONE_NEWNET)
-        try:
-            kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-            made = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
-        finally:
-            syscall.setns(own, syscall.CLONE_NEWNET)
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+        return socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE).detach()
+
+    try:
+        return Done(fds=(_outside_own(enter_and_open),))
     finally:
-        os.close(own)
         os.close(fd)
-    return Done(fds=(made.detach(),))
 
 
 def pinned(pin: str, kind: int = 0) -> int | None:
