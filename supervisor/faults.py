@@ -45,6 +45,9 @@ class Door(enum.StrEnum):
     SIGNAL = "signal"
     """A container's process is sent a signal."""
 
+    FIFO = "fifo"
+    """A created container is let run."""
+
     CONMON = "conmon"
     """A container's monitor is let go on."""
 

@@ -22,6 +22,7 @@ import orjson
 import trio
 from attrs import evolve, field, frozen
 
+from supervisor import faults
 from supervisor.errors import BakehouseError, Internal, Unavailable
 from supervisor.linux.cgroup import Cgroups
 from supervisor.linux.idmap import IdMap
@@ -134,7 +135,8 @@ async def _let_go(fifo: Path) -> bool:
 def _told(fifo: Path) -> bool:
     """Write to the container's first process, which waits for a byte; it may be on its way there, or have ended.
 
-    That the FIFO is gone tells crun that the container was started. None of this waits for anybody.
+    That the FIFO is gone tells crun that the container was started: it goes last, so that nobody takes for started what
+    still waits. None of this waits for anybody.
     """
     try:
         fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -142,11 +144,13 @@ def _told(fifo: Path) -> bool:
         if error.errno in {errno.ENXIO, errno.ENOENT}:
             return False
         raise
+    faults.before(faults.Door.FIFO, "start")
     try:
-        fifo.unlink()
         os.write(fd, b"0")
+        fifo.unlink()
     finally:
         os.close(fd)
+    faults.after(faults.Door.FIFO, "start")
     return True
 
 

@@ -181,7 +181,7 @@ OPERATIONS = (
             "spawner overlay",
             "spawner network_namespace",
             "spawner spawn sh conmon",
-            "spawner spawn * start",
+            "fifo start",
             "conmon go",
             "thread runtime.cgroup_tree:CgroupTree.create",
             "thread linux.netlink:Netlink._send",
