@@ -95,7 +95,12 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("POST", "/containers/{id}/wait", USER, containers.wait),
     ("POST", "/containers/{id}/attach", USER, attach.attach),
     ("POST", "/containers/{id}/exec", USER, execs.exec_create),
-    ("POST", "/containers/{id}/update", USER, containers.update),
+    (
+        "POST",
+        "/containers/{id}/update",
+        USER,
+        _later("update the container", "create it anew with other limits"),
+    ),
     ("DELETE", "/containers/{id}", USER, containers.remove),
     ("POST", "/commit", USER, _later("make an image of the container", "write a Dockerfile")),
     ("POST", "/exec/{id}/start", USER, execs.exec_start),

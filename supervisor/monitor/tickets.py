@@ -4,11 +4,12 @@ Words: *brief* work (a container's start) holds its ticket for milliseconds, *la
 ends. Each kind has a lane of its own, so that no start waits for somebody's long build.
 
 Rules: no holder of a ticket waits for another ticket. A wait ends with the turn or with the one who waits; either way
-nothing is left behind.
+nothing is left behind. Brief work that takes long is stuck, and no load: its ticket lapses, and takes nobody's turn any more.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -24,6 +25,7 @@ from supervisor.monitor.admission import FairQueue, may_start
 from supervisor.monitor.detect import CALM, Verdict
 
 LONG_WAIT_SECONDS = 2.0
+BRIEF_SECONDS_MAX = 5.0
 WAITING_PER_OWNER_MAX = 1_000
 
 
@@ -32,15 +34,29 @@ class _Waiter:
     """One who waits. ``granted``: the ticket is theirs, also if they no longer want it."""
 
     turn: trio.Event = attrs.field(factory=trio.Event)
-    granted: bool = False
+    granted: Ticket | None = None
+
+
+@attrs.define(eq=False)
+class Ticket:
+    """One that was given; it counts until it is given back or lapses."""
+
+    owner: int
+    since: float
 
 
 class Lane:
-    """The tickets of one kind of work: who holds them, who waits."""
+    """The tickets of one kind of work: who holds them, who waits.
 
-    def __init__(self, tickets_max: int) -> None:
+    Attributes:
+        seconds_max: How long one counts.
+    """
+
+    def __init__(self, tickets_max: int, seconds_max: float = math.inf) -> None:
         self.held: Counter[int] = Counter()
         self.held_total = 0
+        self.seconds_max = seconds_max
+        self._tickets: dict[Ticket, None] = {}
         self.queue: FairQueue[_Waiter] = FairQueue()
         self._tickets_max = tickets_max
         self._verdict = CALM
@@ -54,18 +70,34 @@ class Lane:
             tickets_max=self._tickets_max,
         )
 
-    def take(self, owner: int) -> None:
-        """Note that the owner holds one more."""
+    def take(self, owner: int) -> Ticket:
+        """The owner holds one more."""
+        ticket = Ticket(owner, trio.current_time())
+        self._tickets[ticket] = None
         self.held[owner] += 1
         self.held_total += 1
+        return ticket
 
-    def give_back(self, owner: int) -> None:
-        """Note that the owner holds one less, and give what is free to those whose turn it is."""
-        self.held[owner] -= 1
-        if not self.held[owner]:
-            del self.held[owner]
+    def give_back(self, ticket: Ticket) -> None:
+        """The work is over: what is free goes to those whose turn it is. A ticket that has lapsed was given back."""
+        if ticket in self._tickets:
+            self._drop(ticket)
+            self.serve()
+
+    def lapse(self) -> None:
+        """Tickets that are held for too long count no more; the oldest stand first."""
+        before = trio.current_time() - self.seconds_max
+        for ticket in list(self._tickets):
+            if ticket.since > before:
+                break
+            self._drop(ticket)
+
+    def _drop(self, ticket: Ticket) -> None:
+        del self._tickets[ticket]
+        self.held[ticket.owner] -= 1
+        if not self.held[ticket.owner]:
+            del self.held[ticket.owner]
         self.held_total -= 1
-        self.serve()
 
     def judge(self, verdict: Verdict) -> None:
         """Go by this verdict from now on."""
@@ -74,10 +106,10 @@ class Lane:
 
     def serve(self) -> None:
         """Give out what may be given."""
+        self.lapse()
         while served := self.queue.pop(self.may_take):
             owner, waiter = served
-            self.take(owner)
-            waiter.granted = True
+            waiter.granted = self.take(owner)
             waiter.turn.set()
 
     def why(self) -> str:
@@ -101,7 +133,7 @@ class Tickets:
         self._events = events
         self._weight_of = weight_of
         self._wake = wake
-        self._brief = Lane(tickets_max)
+        self._brief = Lane(tickets_max, BRIEF_SECONDS_MAX)
         self._lasting = Lane(tickets_max)
 
     @property
@@ -124,10 +156,10 @@ class Tickets:
         waited = ""
         began = trio.current_time()
         if not lane.queue.waiting(owner) and lane.may_take(owner):
-            lane.take(owner)
+            ticket = lane.take(owner)
         else:
             waited = lane.why()
-            await self._wait(lane, owner, what)
+            ticket = await self._wait(lane, owner, what)
         try:
             seconds = trio.current_time() - began
             if waited and seconds >= LONG_WAIT_SECONDS:
@@ -136,9 +168,9 @@ class Tickets:
                     await self._events.emit(data, owner=owner, subject="admission")
             yield
         finally:
-            lane.give_back(owner)
+            lane.give_back(ticket)
 
-    async def _wait(self, lane: Lane, owner: int, what: str) -> None:
+    async def _wait(self, lane: Lane, owner: int, what: str) -> Ticket:
         """Wait for the turn; on return the ticket is held."""
         if lane.queue.waiting(owner) >= WAITING_PER_OWNER_MAX:
             raise ResourceExhausted(
@@ -151,8 +183,10 @@ class Tickets:
         try:
             await waiter.turn.wait()
         except trio.Cancelled:
-            if waiter.granted:
-                lane.give_back(owner)
+            if waiter.granted is not None:
+                lane.give_back(waiter.granted)
             else:
                 lane.queue.remove(owner, waiter)
             raise
+        assert waiter.granted is not None
+        return waiter.granted

@@ -96,11 +96,12 @@ class Attachment:
         if connection is None:
             return
         try:
-            async with trio.open_nursery() as nursery:
-                if self.request.stdin:
-                    nursery.start_soon(self._carry_in, stream, connection, nursery.cancel_scope)
-                await self._carry_out(stream, connection)
-                nursery.cancel_scope.cancel()
+            with self._lines.serving():
+                async with trio.open_nursery() as nursery:
+                    if self.request.stdin:
+                        nursery.start_soon(self._carry_in, stream, connection, nursery.cancel_scope)
+                    await self._carry_out(stream, connection)
+                    nursery.cancel_scope.cancel()
         finally:
             self.close()
 

@@ -9,12 +9,14 @@ import trio
 
 from supervisor.clock import now_ns
 from supervisor.runtime.conmon import SessionPaths
+from supervisor.runtime.lines import Lines
 from supervisor.tasks import in_thread
 
 UNKNOWN_CODE = 255
 POLL_SECONDS = 0.001
 POLL_SECONDS_MAX = 0.05
 MONITOR_SECONDS_MAX = 10.0
+UNREAD_SECONDS_MAX = 2.0
 
 
 @attrs.frozen
@@ -79,10 +81,15 @@ def note_oom(paths: SessionPaths, killed: int) -> bool:
     return bool(killed) or note.exists()
 
 
-async def await_ending(paths: SessionPaths) -> Ending:
-    """The ending of a session whose process is gone: conmon writes it within moments, unless it is gone too."""
+async def await_ending(paths: SessionPaths, lines: Lines | None = None) -> Ending:
+    """The ending of a session whose process is gone: conmon writes it within moments, unless it is gone too.
+
+    First conmon passes on what the process said last. Clients at its ``lines`` who do not take that are let go after a
+    while, so that none of them can keep the exit code back.
+    """
     ended_ns = now_ns()
     pause = POLL_SECONDS
+    unread = trio.current_time() + UNREAD_SECONDS_MAX
     with trio.move_on_after(MONITOR_SECONDS_MAX):
         while True:
             ending = await in_thread(lambda: read_ending(paths))
@@ -90,6 +97,8 @@ async def await_ending(paths: SessionPaths) -> Ending:
                 return ending
             if not await in_thread(lambda: monitored(paths)):
                 break
+            if lines is not None and trio.current_time() > unread:
+                lines.let_go()
             await trio.sleep(pause)
             pause = min(2 * pause, POLL_SECONDS_MAX)
     late = await in_thread(lambda: read_ending(paths))

@@ -190,7 +190,7 @@ class Exec:
                 await wait_end(pidfd)
             finally:
                 os.close(pidfd)
-        ending = await await_ending(self._paths)
+        ending = await await_ending(self._paths, self._lines)
         await self._end(ending.code, ending.reason)
 
     async def _end(self, code: int, why: str) -> None:

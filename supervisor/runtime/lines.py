@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
@@ -44,6 +45,23 @@ class Lines:
     def __init__(self, nursery: Callable[[], trio.Nursery]) -> None:
         self._nursery = nursery
         self._resting: list[_Resting] = []
+        self._serving: set[trio.CancelScope] = set()
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """A client is served at a line; the block is cut short when the client is let go."""
+        scope = trio.CancelScope()
+        self._serving.add(scope)
+        try:
+            with scope:
+                yield
+        finally:
+            self._serving.discard(scope)
+
+    def let_go(self) -> None:
+        """Nobody is at a line any more, whatever they have not taken yet."""
+        for scope in self._serving:
+            scope.cancel()
 
     async def take(self, attach_socket: Path) -> Line:
         """A line to the session whose socket this is: one that rests, or a new one.

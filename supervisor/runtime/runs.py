@@ -34,6 +34,7 @@ from supervisor.runtime.complaints import reworded, start_failure
 from supervisor.runtime.endings import Ending, Ends, await_ending, note_oom
 from supervisor.runtime.health import begun, plan_of
 from supervisor.runtime.launch import launch, take_apart
+from supervisor.runtime.lines import Lines
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.processes import open_process, send_signal, wait_end
 from supervisor.runtime.records import ContainerState, ProcessIdentity
@@ -86,6 +87,7 @@ class Runs:
         self.endpoint: Endpoint | None = None
         self.ends = Ends()
         self.waiting = WaitingAttachments()
+        self.lines = Lines(nursery)
         self.bare = row.state.status is Status.CREATING
         self._ending = False
         self._execs: set[trio.Event] = set()
@@ -164,7 +166,7 @@ class Runs:
         """Wait for the end of a run, clean up after it, and tell it."""
         if self._pidfd is not None:
             await wait_end(self._pidfd)
-        await self.end(await await_ending(self._session))
+        await self.end(await await_ending(self._session, self.lines))
 
     async def end(self, ending: Ending, before: Sequence[EventData] = ()) -> None:
         """A run is over: leave nothing of it, and tell its end. ``before`` are events that were not told yet."""

@@ -19,7 +19,7 @@ from supervisor.errors import ResourceExhausted
 from supervisor.events.journal import Events, open_events
 from supervisor.monitor import tickets as module
 from supervisor.monitor.detect import CALM, Level, Verdict
-from supervisor.monitor.tickets import Tickets
+from supervisor.monitor.tickets import Ticket, Tickets
 
 TIGHT = Verdict(Level.TIGHT, "work waited for memory")
 CRITICAL = Verdict(Level.CRITICAL, "everything waited for memory")
@@ -82,6 +82,27 @@ async def test_long_steps_do_not_keep_a_start_waiting(events: Events) -> None:
         go.set()
 
 
+async def test_a_start_that_is_stuck_takes_nobodys_turn(
+    events: Events, autojump_clock: trio.testing.MockClock
+) -> None:
+    order: list[int] = []
+    go = trio.Event()
+    async with opened(events) as tickets, trio.open_nursery() as nursery:
+        nursery.start_soon(hold, tickets, 1, order, go)
+        nursery.start_soon(partial(hold, tickets, 1, order, go, lasting=True))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(hold, tickets, 1, order, go)
+        await trio.sleep(module.BRIEF_SECONDS_MAX / 2)
+        tickets.judge(CALM)
+        assert tickets.count == Waiting(2, 1)
+        await trio.sleep(module.BRIEF_SECONDS_MAX)
+        tickets.judge(CALM)  # as at each tick
+        assert tickets.count == Waiting(2, 0)
+        while len(order) < 3:  # that it waited long is told first
+            await trio.sleep(0.01)
+        go.set()
+
+
 async def test_owners_take_turns(events: Events) -> None:
     order: list[int] = []
     go = trio.Event()
@@ -116,6 +137,7 @@ async def test_calm_again_lets_all_in_at_once(events: Events) -> None:
 @pytest.mark.parametrize("granted_too", [False, True])
 async def test_who_is_cancelled_leaves_nothing_behind(events: Events, granted_too: bool) -> None:
     order: list[int] = []
+    again: list[Ticket] = []
     go = trio.Event()
     go.set()
     async with opened(events) as tickets:
@@ -128,13 +150,16 @@ async def test_who_is_cancelled_leaves_nothing_behind(events: Events, granted_to
                         scope.cancel()
                         if granted_too:
                             tickets.judge(CALM)
+                            (held,) = tickets._brief._tickets
                             tickets._brief.give_back(
-                                1
+                                held
                             )  # the turn comes in the moment of cancelling
-                            tickets._brief.take(1)
+                            again.append(tickets._brief.take(1))
                 assert order == []
                 nursery.start_soon(hold, tickets, 1, order, go)
                 await trio.testing.wait_all_tasks_blocked()
+                for one in again:
+                    tickets._brief.give_back(one)
         assert order == [1]
 
 

@@ -56,7 +56,7 @@ class Scene:
     faults: Faults
     people: People
     bystander: Subject
-    bystander_pid: int
+    bystander_pid: str
     rounds: int = 0
     kinds: set[str] = attrs.field(factory=set)
 
@@ -85,7 +85,7 @@ def scene(two_users: People) -> Iterator[Scene]:
         warm = Subject(daemon, two_users.ada, "warm")
         run(warm)  # what a person keeps is there from now on
         clear(warm)
-        yield Scene(daemon, faults, two_users, bystander, pid_of(bystander))
+        yield Scene(daemon, faults, two_users, bystander, str(bystander.state["Pid"]))
         remove(bystander)
         events = told(daemon)
         assert gaps(events) == []
@@ -94,14 +94,6 @@ def scene(two_users: People) -> Iterator[Scene]:
     finally:
         daemon.clear()
         daemon.zygote.close()
-
-
-def pid_of(subject: Subject) -> int:
-    seen = subject.look()
-    assert seen is not None
-    state = seen["State"]
-    assert isinstance(state, dict)
-    return int(state["Pid"])
 
 
 def clear(subject: Subject) -> None:
@@ -198,7 +190,7 @@ def killed_at(
             operation.act(subject)
         after(operation, subject).becomes(operation.status)
         assert settled(lambda: disagreements(daemon)) == []
-        assert pid_of(scene.bystander) == scene.bystander_pid
+        assert str(scene.bystander.state["Pid"]) == scene.bystander_pid
         clear(subject)
         assert settled(lambda: beyond(holdings(daemon), before)) == []
     except AssertionError as error:

@@ -44,14 +44,17 @@ class Subject:
         return answer.json
 
     @property
+    def state(self) -> Mapping[str, object]:
+        """Its ``State``; empty if there is no such container."""
+        seen = self.look()
+        state = seen["State"] if seen else {}
+        assert isinstance(state, dict)
+        return state
+
+    @property
     def status(self) -> str:
         """Docker's word for it; ``gone`` if there is no such container."""
-        seen = self.look()
-        if seen is None:
-            return "gone"
-        state = seen["State"]
-        assert isinstance(state, dict)
-        return str(state["Status"])
+        return str(self.state.get("Status", "gone"))
 
     def becomes(self, *wanted: str) -> str:
         """Wait until it is so."""
