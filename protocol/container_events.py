@@ -229,6 +229,15 @@ class ContainerCommit(EventData):
 
 
 @attrs.frozen
+class ContainerPrune(EventData):
+    """Containers that did not run were removed."""
+
+    type = "container.prune"
+    docker = ("container", "prune")
+    reclaimed_bytes: int = 0
+
+
+@attrs.frozen
 class ContainerAdopt(EventData):
     """A new daemon found it running and took it on."""
 

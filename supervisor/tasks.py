@@ -20,6 +20,9 @@ T = TypeVar("T")
 DISK = trio.CapacityLimiter(8)
 """File system calls that may block."""
 
+WALK = trio.CapacityLimiter(2)
+"""Looking at every file of a tree, which may take long: whoever asks for much waits for themselves."""
+
 DIGEST = trio.CapacityLimiter(4)
 """Hashing and (de)compression: CPU-bound, outside the interpreter lock."""
 

@@ -71,7 +71,8 @@ TMPFS_FLAGS = frozenset(
 )
 TMPFS_VALUES = frozenset({"size", "mode", "uid", "gid", "nr_inodes", "nr_blocks"})
 LOG_OPTIONS = frozenset(
-    {"max-size", "max-file", "mode", "max-buffer-size", "labels", "env", "tag", "compress"}
+    {"max-size", "max-file", "mode", "max-buffer-size", "compress", "labels", "env", "tag"}
+    | {"labels-regex", "env-regex"}
 )
 KERNEL_TREES = ("/proc", "/sys", "/dev")
 USABLE_TREES = ("/dev/shm",)  # noqa: S108  # a name that is compared, never used
@@ -170,7 +171,7 @@ def tmpfs_options(value: object, _: Bounds) -> Iterable[Objection]:
 def log_options(value: object, bounds: Bounds) -> Iterable[Objection]:
     """Options of the log; a path would be written by the daemon, not by the caller.
 
-    Nor may it be large, or an expression: one that takes for ever to match would hold up everybody.
+    Nor may it be large.
     """
     for name in _keys(value):
         if name not in LOG_OPTIONS:

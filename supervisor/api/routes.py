@@ -57,6 +57,8 @@ class Access(enum.Enum):
 
 USER, ADMIN = Access.USER, Access.ADMIN
 _later = refused.refuse
+_NO_PLUGINS = "volumes and networks are the daemon's own"
+_ONE_HOST = "this daemon serves one host"
 
 ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("GET", "/_ping", USER, system.ping),
@@ -152,6 +154,19 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("GET", "/volumes/{name}", USER, volumes.inspect_one),
     ("DELETE", "/volumes/{name}", USER, volumes.remove),
     ("GET", "/plugins", USER, refused.no_plugins),
+    ("GET", "/plugins/privileges", USER, _later("ask for the plugin's privileges", _NO_PLUGINS)),
+    ("POST", "/plugins/pull", USER, _later("install the plugin", _NO_PLUGINS)),
+    ("POST", "/plugins/create", USER, _later("make a plugin", _NO_PLUGINS)),
+    ("GET", "/plugins/{name*}/json", USER, refused.no_plugin),
+    *(
+        ("POST", f"/plugins/{{name*}}/{verb}", USER, refused.no_plugin)
+        for verb in ("enable", "disable", "push", "upgrade", "set")
+    ),
+    ("DELETE", "/plugins/{name*}", USER, refused.no_plugin),
+    ("POST", "/swarm/init", USER, _later("make a swarm", _ONE_HOST)),
+    ("POST", "/swarm/join", USER, _later("join the swarm", _ONE_HOST)),
+    ("POST", "/swarm/leave", USER, refused.no_swarm),
+    ("POST", "/swarm/unlock", USER, refused.no_swarm),
     *(
         (method, f"/{noun}{rest}", USER, refused.swarm)
         for noun in ("swarm", "nodes", "services", "tasks", "secrets", "configs")

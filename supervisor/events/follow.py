@@ -25,7 +25,7 @@ _OBJECTS = (
     "service",
     "node",
 )
-_ID_PREFIX_MIN = 12
+_SAYING_MORE = frozenset({"health_status", "exec_create", "exec_start"})
 KNOWN_FILTERS = ("type", "event", "label", "scope", "daemon", *_OBJECTS)
 
 
@@ -94,38 +94,43 @@ def accepts(event: Event, filters: Filters) -> bool:
     kind, action = docker
     tests: dict[str, Callable[[str], bool]] = {
         "type": lambda value: value == kind,
-        "event": lambda value: value == action or action.startswith(f"{value}:"),
-        "label": lambda value: _labelled(event.actor.attributes, value),
+        "event": _happened(action, filters.get("event", ())),
         "scope": lambda value: value == "local",
-        "daemon": lambda _: True,
         "image": lambda value: _about_image(event, kind, value),
     }
-    for name in _OBJECTS:
+    for name in (*_OBJECTS, "daemon"):
         tests.setdefault(name, _about(event, kind, name))
-    return all(not values or any(map(tests[name], values)) for name, values in filters.items())
+    labels = filters.get("label", ())
+    return all(_labelled(event.actor.attributes, value) for value in labels) and all(
+        not values or any(map(tests[name], values))
+        for name, values in filters.items()
+        if name != "label"
+    )
+
+
+def _happened(action: str, values: Collection[str]) -> Callable[[str], bool]:
+    """Docker's rule: where one is asked for whose action says more than its name, beginnings will do for all."""
+    if _SAYING_MORE.isdisjoint(values):
+        return action.__eq__
+    return action.startswith
 
 
 def _about(event: Event, kind: str, name: str) -> Callable[[str], bool]:
-    """A test for events of things of the kind ``name``, by id, prefix of an id, or name."""
-
-    def test(value: str) -> bool:
-        if kind != name:
-            return event.actor.attributes.get(name) == value
-        return _is(event.actor.id, value) or event.actor.attributes.get("name") == value
-
-    return test
+    """A test for events of things of the kind ``name``, by the beginning of an id or name."""
+    known = (event.actor.id, event.actor.attributes.get("name", ""))
+    return lambda value: kind == name and any(one.startswith(value) for one in known)
 
 
 def _about_image(event: Event, kind: str, value: str) -> bool:
     """Docker's rule: an image by id or name, a container by the name of its image, tags left out if not asked for."""
-    names = {event.actor.attributes.get("name" if kind == "image" else "image", "")}
-    if kind == "image":
-        names.add(event.actor.id)
-    return value in names or value in {name.rpartition(":")[0] for name in names}
+    name = event.actor.attributes.get("name" if kind == "image" else "image", "")
+    return value in {event.actor.id, name, _untagged(name)}
 
 
-def _is(identity: str, value: str) -> bool:
-    return identity == value or (len(value) >= _ID_PREFIX_MIN and identity.startswith(value))
+def _untagged(name: str) -> str:
+    """``registry:5000/web`` of ``registry:5000/web:1``."""
+    before, colon, tag = name.rpartition(":")
+    return before if colon and "/" not in tag else name
 
 
 def _labelled(attributes: Mapping[str, str], value: str) -> bool:

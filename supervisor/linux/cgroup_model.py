@@ -12,7 +12,7 @@ at 1024 only.)
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import attrs
@@ -112,6 +112,34 @@ class CgroupSample:
     pressure: CgroupPressure = CgroupPressure()
 
 
+@attrs.frozen
+class DeviceUse:
+    """What was read from or written to one device: ``way`` is ``read``, ``write`` or another of v1's, lower case."""
+
+    major: int
+    minor: int
+    way: str
+    amount: int
+
+
+@attrs.frozen
+class CgroupDetails:
+    """One group, in detail.
+
+    Attributes:
+        memory: ``memory.stat``, by the kernel's names.
+        memory_failures: How often the limit was hit; 0 where the kernel does not count.
+        processors_ns: Time used on each processor; empty where the kernel does not tell.
+        bytes: By device; likewise ``operations``, which only v1 hosts show.
+    """
+
+    memory: Mapping[str, int]
+    memory_failures: int = 0
+    processors_ns: Sequence[int] = ()
+    bytes: Sequence[DeviceUse] = ()
+    operations: Sequence[DeviceUse] = ()
+
+
 class Cgroups(Protocol):
     """The daemon's own part of the cgroup tree. All verbs are synchronous; those that walk or kill belong in a thread.
 
@@ -201,6 +229,9 @@ class Cgroups(Protocol):
 
     def remove(self, group: str) -> bool:
         """The group and all below it are gone (``True``; also if they were not there), or are still populated."""
+
+    def details(self, group: str) -> CgroupDetails:
+        """What else is told of a group; of one that is gone, nothing."""
 
     def sample(self, group: str) -> CgroupSample:
         """What it has used so far.

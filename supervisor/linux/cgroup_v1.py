@@ -18,9 +18,11 @@ import attrs
 
 from supervisor.errors import NotFound, Unavailable
 from supervisor.linux import cgroup_files as files
+from supervisor.linux.cgroup_details import details_v1
 from supervisor.linux.cgroup_model import (
     NO_LIMITS,
     UNLIMITED,
+    CgroupDetails,
     CgroupLimits,
     CgroupPressure,
     CgroupSample,
@@ -186,6 +188,12 @@ class CgroupsV1:
         return sum(
             files.table(here / "memory.oom_control").get("oom_kill", 0)
             for here in files.walk(memory)
+        )
+
+    def details(self, group: str) -> CgroupDetails:
+        """See ``Cgroups``."""
+        return details_v1(
+            self._path("memory", group), self._path("cpuacct", group), self._path("blkio", group)
         )
 
     def sample(self, group: str) -> CgroupSample:

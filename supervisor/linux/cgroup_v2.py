@@ -19,9 +19,11 @@ import attrs
 from supervisor.errors import NotFound, Unavailable
 from supervisor.linux import cgroup_files as files
 from supervisor.linux import pressure
+from supervisor.linux.cgroup_details import details_v2
 from supervisor.linux.cgroup_model import (
     NO_LIMITS,
     UNLIMITED,
+    CgroupDetails,
     CgroupLimits,
     CgroupPressure,
     CgroupSample,
@@ -206,6 +208,10 @@ class CgroupsV2:
     def oom_kills(self, group: str) -> int:
         """See ``Cgroups``."""
         return killed_for_memory(files.table(self.tree.path(group) / "memory.events"))
+
+    def details(self, group: str) -> CgroupDetails:
+        """See ``Cgroups``."""
+        return details_v2(self.tree.path(group))
 
     def sample(self, group: str) -> CgroupSample:
         """See ``Cgroups``."""

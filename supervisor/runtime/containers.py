@@ -23,6 +23,7 @@ from supervisor.errors import (
     Unavailable,
 )
 from supervisor.runtime.creation import ImageFacts, check_platform, container_record, inherit
+from supervisor.runtime.exec_index import ExecIndex
 from supervisor.runtime.execs import Exec, new_exec
 from supervisor.runtime.health import plan_of
 from supervisor.runtime.keeper import Household, Keeper
@@ -53,7 +54,7 @@ class Containers:
         self._nursery = nursery
         self._keepers: dict[str, Keeper] = {}
         self._names: defaultdict[int, dict[str, str]] = defaultdict(dict)
-        self._execs: dict[str, Exec] = {}
+        self._execs = ExecIndex()
         self._renaming = trio.Lock()
         self._household = Household(self._forget, trio.Event(), self._tend)
 
@@ -227,8 +228,7 @@ class Containers:
     def _forget(self, keeper: Keeper) -> None:
         self._keepers.pop(keeper.record.id, None)
         self._names[keeper.record.owner].pop(keeper.record.name, None)
-        for exec_id in [one for one, found in self._execs.items() if found.keeper is keeper]:
-            del self._execs[exec_id]
+        self._execs.forget_container(keeper.record.id)
 
     # --- looking on --------------------------------------------------------------------------------------------
 
@@ -254,17 +254,17 @@ class Containers:
         await self._bound_execs(keeper)
         made = Exec(self.parts, self._ledger, keeper, record)
         await made.create()
-        self._execs[record.id] = made
+        self._execs.add(made)
         return made
 
     async def forget_exec(self, made: Exec) -> None:
         """It is written down no more."""
         await self._ledger.delete_execs([made.record.id])
-        self._execs.pop(made.record.id, None)
+        self._execs.forget([made.record.id])
 
     async def _bound_execs(self, keeper: Keeper) -> None:
         """Forget the oldest that ended when a container has had many."""
-        have = [one for one in self._execs.values() if one.keeper is keeper]
+        have = self._execs.of(keeper.record.id)
         if len(have) < EXECS_PER_CONTAINER_MAX:
             return
         over = [one.record.id for one in have if one.ended.is_set()][: EXECS_PER_CONTAINER_MAX // 2]
@@ -273,8 +273,7 @@ class Containers:
                 f"cannot execute in container {keeper.record.name}: it has {len(have)} execs already"
             )
         await self._ledger.delete_execs(over)
-        for exec_id in over:
-            self._execs.pop(exec_id, None)
+        self._execs.forget(over)
 
     def find_exec(self, identity: Identity, exec_id: str) -> Exec:
         """The exec with this id.
@@ -282,18 +281,14 @@ class Containers:
         Raises:
             NotFound: None that the identity may know of; Docker's wording.
         """
-        found = self._execs.get(exec_id)
+        found = self._execs.find(exec_id)
         if found is None or not self._may_see(identity, found.keeper):
             raise NotFound(f"No such exec instance: {exec_id}")
         return found
 
     def execs_of(self, keeper: Keeper) -> list[str]:
         """Ids of the execs that run in a container."""
-        return [
-            one.record.id
-            for one in self._execs.values()
-            if one.keeper is keeper and one.record.running
-        ]
+        return [one.record.id for one in self._execs.of(keeper.record.id) if one.record.running]
 
     # --- for those that open and recover -----------------------------------------------------------------------
 
@@ -323,7 +318,7 @@ class Containers:
 
     def adopt_exec(self, made: Exec) -> None:
         """An exec that is written down."""
-        self._execs[made.record.id] = made
+        self._execs.add(made)
 
     def census(self) -> Mapping[str, Keeper]:
         """The cgroups of the containers that run, and whose they are."""

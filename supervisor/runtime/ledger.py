@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from protocol.events import EventData
+from protocol.events import ContainerDie, ContainerStart, EventData, VolumeMount, VolumeUnmount
+from supervisor.access.requests import MountKind
 from supervisor.database.database import Database
 from supervisor.events.journal import Events
 from supervisor.runtime.records import (
@@ -120,13 +121,15 @@ class Ledger:
         self, connection: sqlite3.Connection, record: ContainerRecord, events: Sequence[EventData]
     ) -> None:
         for data in events:
-            self._events.record(
-                connection,
-                data,
-                owner=record.owner,
-                subject=record.id,
-                attributes=_attributes(record, data),
-            )
+            told = [(record.id, data, _attributes(record, data))]
+            if isinstance(data, ContainerStart):
+                told = [*_mounted(record), *told]
+            elif isinstance(data, ContainerDie):
+                told += _unmounted(record)
+            for subject, kind, attributes in told:
+                self._events.record(
+                    connection, kind, owner=record.owner, subject=subject, attributes=attributes
+                )
 
 
 def _holder(record: ContainerRecord) -> str:
@@ -143,6 +146,8 @@ def _attributes(record: ContainerRecord, data: EventData) -> Mapping[str, str]:
             ("signal", "signal"),
             ("oldName", "old_name"),
             ("execID", "exec_id"),
+            ("height", "height"),
+            ("width", "width"),
         )
         if (value := getattr(data, field, None)) is not None
     }
@@ -151,3 +156,39 @@ def _attributes(record: ContainerRecord, data: EventData) -> Mapping[str, str]:
             f"/{said['oldName']}"  # names have a slash inside dockerd, and here it shows
         )
     return {**record.labels, "image": record.image_reference, "name": record.name, **said}
+
+
+_Told = tuple[str, EventData, Mapping[str, str]]
+"""An event: of what, its kind, Docker's actor attributes."""
+
+
+def _mounted(record: ContainerRecord) -> list[_Told]:
+    """A run uses its container's volumes from its start on."""
+    return [
+        (
+            mount.source,
+            VolumeMount(container=record.id, destination=mount.target, read_only=mount.read_only),
+            {
+                "driver": "local",
+                "container": record.id,
+                "destination": mount.target,
+                "read/write": "false" if mount.read_only else "true",
+                "propagation": mount.propagation,
+            },
+        )
+        for mount in record.mounts
+        if mount.kind is MountKind.VOLUME
+    ]
+
+
+def _unmounted(record: ContainerRecord) -> list[_Told]:
+    """And no more from its end on."""
+    return [
+        (
+            mount.source,
+            VolumeUnmount(container=record.id),
+            {"driver": "local", "container": record.id},
+        )
+        for mount in record.mounts
+        if mount.kind is MountKind.VOLUME
+    ]

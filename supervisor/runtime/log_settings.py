@@ -14,6 +14,7 @@ from urllib.parse import quote_plus
 
 from attrs import frozen
 
+from protocol.patterns import compiled
 from supervisor.access.log_sizes import count, size_bytes
 from supervisor.access.requests import LogRequest
 from supervisor.config import RuntimeConfig
@@ -150,7 +151,7 @@ def _chosen(
     values: Mapping[str, str], names: str, pattern: str | None
 ) -> Iterator[tuple[str, str]]:
     wanted = {name.strip() for name in names.split(",")}
-    matches = re.compile(pattern).search if pattern else None
+    matches = compiled(pattern).found_in if pattern else None
     return (
         (key, value)
         for key, value in values.items()
@@ -192,9 +193,9 @@ def _tag(text: str) -> None:
 
 def _pattern(text: str) -> None:
     try:
-        re.compile(text)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise _unusable(f"cannot read the expression {text[:80]!r}: {error}") from error
+        compiled(text)
+    except ValueError as error:
+        raise _unusable(str(error)) from error
 
 
 def _anything(_: str) -> None:

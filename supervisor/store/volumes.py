@@ -15,14 +15,14 @@ import os
 import re
 import secrets
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
 import orjson
 import trio
 
-from protocol.events import VolumeCreate, VolumeDestroy
+from protocol.events import VolumeCreate, VolumeDestroy, VolumePrune
 from supervisor import clock
 from supervisor.access.owners import Owner
 from supervisor.database.database import Database
@@ -33,7 +33,7 @@ from supervisor.linux.spawner import Spawner
 from supervisor.store import copying, trees
 from supervisor.store.trash import Trash
 from supervisor.store.views import Views
-from supervisor.tasks import finish_within, in_thread
+from supervisor.tasks import WALK, finish_within, in_thread
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,200}")
 DATA = "_data"
@@ -130,7 +130,10 @@ class Volumes:
 
     async def list(self, owner: int | None) -> Sequence[Volume]:
         """An owner's volumes, or with ``None`` everybody's, by name."""
-        return await self._database.read(lambda connection: _all(connection, owner))
+        where = "" if owner is None else "WHERE owner = :owner"
+        return await self._database.read(
+            lambda connection: _select(connection, where, {"owner": owner})
+        )
 
     async def remove(self, owner: int, name: str, *, force: bool = False) -> None:
         """Remove a volume with what is in it.
@@ -152,20 +155,21 @@ class Volumes:
                     raise
             await self._to_trash([(owner, name)])
 
+    async def named(self, name: str) -> Sequence[Volume]:
+        """Everybody's volumes of this name."""
+        return await self._database.read(
+            lambda connection: _select(connection, "WHERE name = :name", {"name": name})
+        )
+
     async def prune(
-        self, owner: int, *, named_too: bool = False, labels: Sequence[str] = ()
+        self, owner: int, wanted: Callable[[Volume], bool]
     ) -> tuple[Sequence[Volume], int]:
-        """Remove the owner's volumes that nobody holds, the anonymous ones or all; also the bytes that are free."""
-        candidates = [
-            volume
-            for volume in await self.list(owner)
-            if not volume.holders
-            and (named_too or volume.anonymous)
-            and all(_labelled(volume, label) for label in labels)
-        ]
+        """Remove the owner's volumes that nobody holds and that are ``wanted``; also the bytes that are free."""
         removed: list[Volume] = []
         reclaimed = 0
-        for volume in candidates:
+        for volume in await self.list(owner):
+            if volume.holders or not wanted(volume):
+                continue
             size = await self.usage(volume)
             try:
                 await self.remove(owner, volume.name)
@@ -173,6 +177,12 @@ class Volumes:
                 continue  # somebody was quicker
             removed.append(volume)
             reclaimed += size
+        await self._events.emit(
+            VolumePrune(reclaimed_bytes=reclaimed),
+            owner=owner,
+            subject="",
+            attributes={"reclaimed": str(reclaimed)},
+        )
         return removed, reclaimed
 
     async def hold(
@@ -225,7 +235,7 @@ class Volumes:
     async def usage(self, volume: Volume) -> int:
         """Bytes of its files."""
         path = self.path(volume.owner, volume.name)
-        return await in_thread(lambda: trees.measure(path))
+        return await in_thread(lambda: trees.measure(path), WALK)
 
     async def fill(self, owner: Owner, name: str, rootfs: Path, target: str) -> None:
         """At its first use, copy what the image has at ``target`` into the volume, owners and modes included.
@@ -287,7 +297,7 @@ class Volumes:
     def _remove_in(self, connection: sqlite3.Connection, owner: int, name: str) -> None:
         volume = _get(connection, owner, name)
         if volume.holders:
-            holders = ", ".join(holder[:12] for holder in volume.holders)
+            holders = ", ".join(volume.holders)
             message = f"remove {name}: volume is in use - [{holders}]"
             raise Conflict(message, hint="remove these containers first")
         self._forget(connection, owner, name)
@@ -344,43 +354,38 @@ def _copy_up(root: int, target: str, into: int) -> None:
 
 
 def _get(connection: sqlite3.Connection, owner: int, name: str) -> Volume:
-    row = connection.execute(
-        "SELECT * FROM volumes WHERE owner = ? AND name = ?", (owner, name)
-    ).fetchone()
-    if row is None:
+    where = "WHERE owner = :owner AND name = :name"
+    found = _select(connection, where, {"owner": owner, "name": name})
+    if not found:
         message = f"get {name}: no such volume"
         raise NotFound(message)
-    return _volume(connection, row)
+    return found[0]
 
 
-def _all(connection: sqlite3.Connection, owner: int | None) -> list[Volume]:
+def _select(
+    connection: sqlite3.Connection, where: str, values: Mapping[str, object]
+) -> list[Volume]:
+    """Volumes with their holders, by name; ``where`` is one of ours."""
     rows = connection.execute(
-        "SELECT * FROM volumes WHERE ? IS NULL OR owner = ? ORDER BY name, owner", (owner, owner)
-    ).fetchall()
-    return [_volume(connection, row) for row in rows]
-
-
-def _volume(connection: sqlite3.Connection, row: sqlite3.Row) -> Volume:
-    holders = connection.execute(
-        "SELECT container FROM volume_holds WHERE owner = ? AND name = ? ORDER BY container",
-        (row["owner"], row["name"]),
+        "SELECT volumes.*, (SELECT group_concat(container) FROM volume_holds"  # noqa: S608  # see above
+        " WHERE volume_holds.owner = volumes.owner AND volume_holds.name = volumes.name) AS holders"
+        f" FROM volumes {where} ORDER BY name, owner",
+        values,
     )
-    return Volume(
-        owner=row["owner"],
-        name=row["name"],
-        anonymous=bool(row["anonymous"]),
-        filled=bool(row["filled"]),
-        labels=orjson.loads(row["labels"]),
-        options=orjson.loads(row["options"]),
-        created_ns=row["created_ns"],
-        holders=tuple(holder["container"] for holder in holders),
-    )
+    return [
+        Volume(
+            owner=row["owner"],
+            name=row["name"],
+            anonymous=bool(row["anonymous"]),
+            filled=bool(row["filled"]),
+            labels=orjson.loads(row["labels"]),
+            options=orjson.loads(row["options"]),
+            created_ns=row["created_ns"],
+            holders=tuple(sorted(filter(None, (row["holders"] or "").split(",")))),
+        )
+        for row in rows
+    ]
 
 
 def _filled(connection: sqlite3.Connection, owner: int, name: str) -> None:
     connection.execute("UPDATE volumes SET filled = 1 WHERE owner = ? AND name = ?", (owner, name))
-
-
-def _labelled(volume: Volume, wanted: str) -> bool:
-    key, equals, value = wanted.partition("=")
-    return key in volume.labels and (not equals or volume.labels[key] == value)

@@ -224,6 +224,9 @@ def test_out_of_memory_is_counted_where_it_happened(groups: Cgroups, start: Star
     assert groups.oom_kills("u1/b") == 0
     assert groups.sample("u1/a").oom_kills == 1
     assert groups.sample("u1/a").memory_peak_bytes > 16 * MIB
+    details = groups.details("u1/a")
+    assert details.memory.keys() & {"total_rss", "anon"}
+    assert groups.details("u1/nobody").memory == {}
 
 
 def test_a_memory_limit_goes_up_and_down_and_away(groups: Cgroups) -> None:

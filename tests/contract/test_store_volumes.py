@@ -75,13 +75,16 @@ async def test_what_is_held_stays_and_what_is_anonymous_goes(tmp_path: Path) -> 
         await volumes.release("c2", remove_anonymous=True)
         assert [volume.name for volume in await volumes.list(ADA)] == [named]
         assert not volumes.path(ADA, anonymous).exists()
-        removed, _ = await volumes.prune(ADA)
+        removed, _ = await volumes.prune(ADA, lambda volume: volume.anonymous)
         assert removed == []
-        removed, _ = await volumes.prune(ADA, named_too=True)
+        removed, _ = await volumes.prune(ADA, lambda _: True)
         assert [volume.name for volume in removed] == [named]
         page = await world.events.page(0, visible_to=ADA, limit=50)
         kinds = [event.type for event in page.events if event.type.startswith("volume")]
-        assert kinds == ["volume.create", "volume.create", "volume.destroy", "volume.destroy"]
+        assert kinds == [
+            *("volume.create", "volume.create", "volume.destroy", "volume.prune"),
+            *("volume.destroy", "volume.prune"),
+        ]
 
 
 async def test_the_first_use_fills_it_from_the_image(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from supervisor.api.docker.shape_build import (
     build_request,
     filters,
     flag_filter,
-    labelled,
     volume_request,
 )
 from supervisor.api.docker.shape_container import container_request, exec_request
@@ -277,7 +276,5 @@ def test_volumes_and_filters() -> None:
     assert both == {"label": ("a=b",), "dangling": ("true",)}
     assert flag_filter(both, "dangling") is True
     assert flag_filter(both, "missing") is None
-    assert labelled({"a": "b"}, both["label"])
-    assert not labelled({"a": "c"}, both["label"])
     with pytest.raises(InvalidArgument, match="invalid filter"):
         filters(Query((("filters", '{"x":["y"]}'),)), "label")

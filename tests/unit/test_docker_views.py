@@ -17,7 +17,6 @@ from supervisor.api.docker.view_container import (
     duration,
     inspect,
     listed,
-    matches_name,
     status_line,
 )
 from supervisor.api.docker.view_event import message
@@ -126,15 +125,6 @@ def test_durations(seconds: int, words: str) -> None:
 @given(st.sampled_from(list(Status)), st.integers(0, 10**20))
 def test_every_status_has_its_line(status: Status, now: int) -> None:
     assert status_line(ContainerState(status), now)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "matches"),
-    [("we", True), ("web", True), ("/web", True), ("^/web$", True), ("^web$", True), ("^eb", False), ("b$", True), ("x", False),
-     ("(a+)+$", False)],
-)  # fmt: skip
-def test_names_match_without_regular_expressions(pattern: str, matches: bool) -> None:
-    assert matches_name("web", pattern) is matches
 
 
 def test_event() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from supervisor.api.docker import ps
 from supervisor.api.docker.view_top import Host, columns, parse, row, titles
 from supervisor.errors import InvalidArgument
 
@@ -20,6 +21,7 @@ SLEEP = parse(77, 1000, STAT, b"sleep\x00100\x00", HOST)
 
 def shown(arguments: str) -> dict[str, str]:
     chosen = columns(arguments)
+    assert chosen is not None
     return dict(zip(titles(chosen), row(SLEEP, chosen), strict=True))
 
 
@@ -28,7 +30,7 @@ def test_as_ps_ef() -> None:
     assert list(told) == ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
     del told["STIME"]  # in the host's time zone
     assert list(told.values()) == ["u1000", "77", "70", "10", "pts/3", "00:00:02", "sleep 100"]
-    assert shown("-x") == shown("-ef")
+    assert shown("") == shown("-ef")
 
 
 def test_as_ps_aux() -> None:
@@ -45,13 +47,48 @@ def test_columns_of_ones_choice(arguments: str) -> None:
     assert shown(arguments) == {"PID": "77", "COMMAND": "sl) ep", "ELAPSED": "00:20"}
 
 
+@pytest.mark.parametrize("arguments", ["-o pid,nosuch", "-o", "-x", "axf", "-eLf", "-ef --forest"])
+def test_what_ps_itself_is_asked_for(arguments: str) -> None:
+    assert columns(arguments) is None
+
+
+def test_without_a_pid_nothing_can_be_told() -> None:
+    with pytest.raises(InvalidArgument, match="PID field"):
+        columns("-o comm")
+
+
 @pytest.mark.parametrize(
-    ("arguments", "told"),
-    [("-o pid,nosuch", '"nosuch"'), ("-o comm", "PID field"), ("-o", "specifier")],
+    "arguments",
+    [
+        "axf",
+        "-eLf",
+        "-ef --forest",
+        "-o pid,args --sort -rss",
+        "--format=pid,comm",
+        "-eo pid k-rss",
+    ],
 )
-def test_columns_nobody_has(arguments: str, told: str) -> None:
-    with pytest.raises(InvalidArgument, match=told):
-        columns(arguments)
+def test_how_to_show_is_handed_on(arguments: str) -> None:
+    assert ps.words(arguments) == tuple(arguments.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["-N", "-ef -N", "-C init", "-o ppid=PID", "-oppid=PID", "--format=ppid=PID", "-p 1", "-q1", "--deselect", "-u root",
+     "--pid=1", "--sort", "-o", "x" * 40, " ".join(["-e"] * 40), "-o pid=PID,ppid"],
+)  # fmt: skip
+def test_whom_to_show_is_not(arguments: str) -> None:
+    with pytest.raises(InvalidArgument):
+        ps.words(arguments)
+
+
+def test_only_lines_of_the_containers_are_taken() -> None:
+    output = "  PID USER COMMAND\n  1 root init\n  77 ada sh -c x y\n  - ada -\n  88 bob cat\n  - bob -\n"
+    titles_, rows = ps.table(output, {77})
+    assert titles_ == ["PID", "USER", "COMMAND"]
+    assert rows == [["77", "ada", "sh -c x y"], ["-", "ada", "-"]]
+    with pytest.raises(InvalidArgument, match="PID field"):
+        ps.table("USER COMMAND\nroot init\n", {1})
 
 
 def test_no_terminal_and_no_command_line() -> None:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import trio
+
+from protocol.events import ContainerPrune
 from supervisor.api.call import Call
+from supervisor.api.docker.container_filters import FILTERS, Listed, Named, shows_all, wanted_by
 from supervisor.api.docker.containers import found
-from supervisor.api.docker.shape_build import Filters, filters, labelled
-from supervisor.api.docker.times import parse_time
-from supervisor.api.docker.view_container import (
-    Seen,
-    inspect,
-    listed,
-    matches_name,
-    network_name,
-    spoken,
-)
-from supervisor.api.http import Response, json_response
+from supervisor.api.docker.filter_tests import passes_labels
+from supervisor.api.docker.shape_build import Filters, filters
+from supervisor.api.docker.times import parse_moment
+from supervisor.api.docker.view_container import Seen, inspect, listed
+from supervisor.api.http import JsonObject, Response, json_response
 from supervisor.clock import now_ns
 from supervisor.errors import Conflict, InvalidArgument, NotFound
 from supervisor.runtime.log_settings import JSON_FILE
@@ -27,12 +26,6 @@ from supervisor.runtime.status import Status
 if TYPE_CHECKING:
     from supervisor.runtime.keeper import Keeper
 
-FILTERS = (
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
-    "publish", "since", "status", "volume",
-)  # fmt: skip
-STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
-HEALTHS = ("none", "starting", "healthy", "unhealthy")
 PRUNED = frozenset({Status.CREATED, Status.EXITED, Status.DEAD})
 
 
@@ -49,7 +42,7 @@ def seen(call: Call, keeper: Keeper, size_bytes: tuple[int, int] | None = None) 
     )
 
 
-async def _size_bytes(call: Call, keeper: Keeper) -> tuple[int, int] | None:
+async def size_bytes(call: Call, keeper: Keeper) -> tuple[int, int] | None:
     """What it has written, and that with its image's layers; what is being removed has no size."""
     try:
         layers = await call.services.store.layers.get(keeper.record.layers)
@@ -70,146 +63,106 @@ async def _written_bytes(call: Call, keeper: Keeper) -> int:
 async def inspect_one(call: Call) -> Response:
     """``GET /containers/{id}/json``."""
     keeper = found(call)
-    size_bytes = await _size_bytes(call, keeper) if call.query.flag("size") else None
-    return json_response(inspect(seen(call, keeper, size_bytes)))
+    sizes = await size_bytes(call, keeper) if call.query.flag("size") else None
+    return json_response(inspect(seen(call, keeper, sizes)))
 
 
 async def list_all(call: Call) -> Response:
     """``GET /containers/json``: newest first."""
     chosen = filters(call.query, *FILTERS)
-    limit = call.query.number("limit")
-    keepers = call.services.containers.visible_to(call.identity)
-    wanted = _tests(call, chosen)
-    everything = call.query.flag("all") or limit > 0 or "status" in chosen or "exited" in chosen
-    shown = [
+    limit, with_size = call.query.number("limit"), call.query.flag("size")
+    everything = call.query.flag("all") or limit > 0 or shows_all(chosen)
+    wanted = wanted_by(chosen, await _looked_up(call, chosen))
+    keepers = [
         keeper
-        for keeper in keepers
-        if (everything or keeper.active) and all(test(keeper) for test in wanted)
+        for keeper in call.services.containers.visible_to(call.identity)
+        if everything or keeper.active
     ]
-    shown.sort(key=lambda keeper: keeper.record.created_ns, reverse=True)
-    now = now_ns()
-    with_size = call.query.flag("size")
-    entries = [
-        listed(seen(call, keeper, await _size_bytes(call, keeper) if with_size else None), now)
-        for keeper in (shown[:limit] if limit > 0 else shown)
-    ]
+    keepers.sort(key=lambda keeper: keeper.record.created_ns, reverse=True)
+    images = await _image_names(call, keepers)
+    now, entries = now_ns(), list[JsonObject]()
+    for keeper in keepers:
+        entry = listed(seen(call, keeper), now)
+        await trio.lowlevel.checkpoint()  # expressions take their time
+        if not all(test(_candidate(keeper, entry)) for test in wanted):
+            continue
+        entry["Image"] = images.get((keeper.record.owner, _made_of(keeper)), entry["Image"])
+        if with_size and (sizes := await size_bytes(call, keeper)):
+            entry |= {"SizeRw": sizes[0], "SizeRootFs": sizes[1]}
+        entries.append(entry)
+        if 0 < limit <= len(entries):
+            break
     return json_response(entries)
 
 
-Test = Callable[["Keeper"], bool]
-
-
-def _tests(call: Call, chosen: Filters) -> list[Test]:
-    """One test for each filter: any of its values will do, of labels all must."""
-    known: Mapping[str, Callable[[Sequence[str]], Test]] = {
-        "ancestor": lambda values: (
-            lambda keeper: any(_made_from(keeper, value) for value in values)
-        ),
-        "before": lambda values: _earlier(call, values),
-        "exited": _exited,
-        "expose": lambda values: lambda keeper: any(_exposes(keeper, value) for value in values),
-        "health": _health,
-        "id": lambda values: (
-            lambda keeper: any(keeper.record.id.startswith(value) for value in values)
-        ),
-        "is-task": lambda values: lambda _: "false" in values,
-        "isolation": lambda values: lambda _: "default" in values,
-        "label": lambda values: lambda keeper: labelled(keeper.record.labels, tuple(values)),
-        "name": lambda values: (
-            lambda keeper: any(matches_name(keeper.record.name, value) for value in values)
-        ),
-        "network": lambda values: lambda keeper: any(_is_on(keeper, value) for value in values),
-        "publish": lambda values: lambda keeper: any(_publishes(keeper, value) for value in values),
-        "since": lambda values: _later(call, values),
-        "status": _status,
-        "volume": lambda values: lambda keeper: any(_mounts(keeper, value) for value in values),
-    }
-    return [known[name](values) for name, values in chosen.items() if values]
-
-
-def _made_from(keeper: Keeper, value: str) -> bool:
-    names = {keeper.record.image_reference, keeper.record.image_reference.removesuffix(":latest")}
-    return value in names or keeper.record.image_id.removeprefix("sha256:").startswith(
-        value.removeprefix("sha256:")
+def _candidate(keeper: Keeper, entry: JsonObject) -> Listed:
+    record, state = keeper.record, keeper.state
+    ended = not keeper.active and state.started_ns
+    return Listed(
+        entry,
+        record.created_ns,
+        record.layers,
+        exit_code=state.exit_code if ended else None,
+        health=state.health.status.value if state.health else "none",
     )
 
 
-def _earlier(call: Call, values: Sequence[str]) -> Test:
-    created_ns = min(_named(call, value).record.created_ns for value in values)
-    return lambda keeper: keeper.record.created_ns < created_ns
+async def _looked_up(call: Call, chosen: Filters) -> Named:
+    """What the filters name.
 
-
-def _later(call: Call, values: Sequence[str]) -> Test:
-    created_ns = max(_named(call, value).record.created_ns for value in values)
-    return lambda keeper: keeper.record.created_ns > created_ns
-
-
-def _named(call: Call, reference: str) -> Keeper:
-    return call.services.containers.find(call.identity, reference)
-
-
-def _exited(values: Sequence[str]) -> Test:
-    codes = {
-        int(value)
-        for value in values
-        if value.removeprefix("-").isdecimal() and len(value) <= len("-2147483648")
-    }
-    if not codes:
-        raise InvalidArgument("invalid filter 'exited'", "an exit code, like exited=137")
-    return lambda keeper: keeper.state.status is Status.EXITED and keeper.state.exit_code in codes
-
-
-def _status(values: Sequence[str]) -> Test:
-    for value in values:
-        if value not in STATUSES:
-            raise InvalidArgument(f"invalid filter 'status={value[:40]}'", ", ".join(STATUSES))
-    return lambda keeper: spoken(keeper.state).value in values
-
-
-def _health(values: Sequence[str]) -> Test:
-    for value in values:
-        if value not in HEALTHS:
-            raise InvalidArgument(f"invalid filter 'health={value[:40]}'", ", ".join(HEALTHS))
-    return lambda keeper: (
-        (keeper.state.health.status.value if keeper.state.health else "none") in values
+    Raises:
+        NotFound: A container that ``before`` or ``since`` name, to the caller.
+    """
+    before, since = (
+        [call.services.containers.find(call.identity, value) for value in chosen.get(name, ())]
+        for name in ("before", "since")
+    )
+    ancestors = []
+    for value in chosen.get("ancestor", ()):
+        with suppress(NotFound, InvalidArgument):
+            image = await call.services.store.images.resolve(call.identity, value)
+            ancestors.append(image.layers)
+    return Named(
+        before_ns=min((keeper.record.created_ns for keeper in before), default=None),
+        since_ns=max((keeper.record.created_ns for keeper in since), default=None),
+        ancestors=ancestors,
     )
 
 
-def _exposes(keeper: Keeper, value: str) -> bool:
-    return _with_protocol(value) in keeper.record.exposed_ports
+def _made_of(keeper: Keeper) -> tuple[str, str]:
+    return keeper.record.image_reference, keeper.record.image_id
 
 
-def _publishes(keeper: Keeper, value: str) -> bool:
-    ports = keeper.endpoint.ports if keeper.endpoint else ()
-    return any(f"{port.container_port}/{port.protocol}" == _with_protocol(value) for port in ports)
+async def _image_names(
+    call: Call, keepers: Sequence[Keeper]
+) -> Mapping[tuple[int, tuple[str, str]], str]:
+    """What the caller's containers' images are called, where that is not what they were: by owner and image.
 
-
-def _with_protocol(value: str) -> str:
-    return value if "/" in value else f"{value}/tcp"
-
-
-def _is_on(keeper: Keeper, value: str) -> bool:
-    network_id = keeper.endpoint.network_id if keeper.endpoint else ""
-    return value in {network_name(keeper.record), network_id}
-
-
-def _mounts(keeper: Keeper, value: str) -> bool:
-    return any(value in {mount.source, mount.target} for mount in keeper.record.mounts)
+    A name that was given to another image since, or taken away, would tell something that is not so.
+    """
+    names: dict[tuple[int, tuple[str, str]], str] = {}
+    own = call.identity.owner
+    for reference, image_id in {_made_of(one) for one in keepers if one.record.owner == own}:
+        found_id = ""
+        with suppress(NotFound, InvalidArgument):
+            found_id = (await call.services.store.images.resolve(call.identity, reference)).id
+        if found_id != image_id:
+            names[own, (reference, image_id)] = image_id
+    return names
 
 
 async def prune(call: Call) -> Response:
     """``POST /containers/prune``: remove the caller's own that do not run."""
     chosen = filters(call.query, "label", "label!", "until")
-    until_ns = parse_time("until", next(iter(chosen.get("until", ())), ""))
+    until_ns = prune_until(chosen)
     removed, reclaimed = list[str](), 0
     for keeper in call.services.containers.visible_to(call.identity):
         record = keeper.record
-        unwanted = "label!" in chosen and labelled(record.labels, chosen["label!"])
-        if record.owner != call.identity.owner or keeper.state.status not in PRUNED or unwanted:
+        if record.owner != call.identity.owner or keeper.state.status not in PRUNED:
             continue
-        if not labelled(record.labels, chosen.get("label", ())) or (
-            until_ns and record.created_ns >= until_ns
-        ):
+        if until_ns is not None and record.created_ns > until_ns:
+            continue
+        if not passes_labels(record.labels, chosen):
             continue
         written = await _written_bytes(call, keeper)
         try:
@@ -218,4 +171,22 @@ async def prune(call: Call) -> Response:
             continue  # started or removed by somebody else meanwhile
         removed.append(record.id)
         reclaimed += written
+    await call.services.events.emit(
+        ContainerPrune(reclaimed_bytes=reclaimed),
+        owner=call.identity.owner,
+        subject="",
+        attributes={"reclaimed": str(reclaimed)},
+    )
     return json_response({"ContainersDeleted": removed, "SpaceReclaimed": reclaimed})
+
+
+def prune_until(chosen: Filters) -> int | None:
+    """The ``until`` of a prune, nanoseconds since 1970; None if there is none.
+
+    Raises:
+        InvalidArgument: There are several, or it is no time; dockerd's wording.
+    """
+    values = chosen.get("until", ())
+    if len(values) > 1:
+        raise InvalidArgument("more than one until filter specified")
+    return parse_moment("until", values[0], now_ns()) if values else None

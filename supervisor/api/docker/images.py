@@ -5,6 +5,7 @@ Rule: names are those the caller can reach (their own, then the shared ones); wh
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -31,17 +32,13 @@ search = refuse("search for images", "there is no registry yet")
 push = refuse("push the image", "there is no registry yet; use docker save")
 
 
-def _containers_of(call: Call, image_id: str) -> int:
-    return sum(
-        keeper.record.image_id == image_id
-        for keeper in call.services.containers.visible_to(call.identity)
-    )
-
-
 async def listed_images(call: Call) -> list[JsonObject]:
     """All the caller can reach, the newest first."""
     images = await call.services.store.images.list(call.identity)
-    return [listed(image, _containers_of(call, image.id)) for image in images]
+    used = Counter(
+        keeper.record.image_id for keeper in call.services.containers.visible_to(call.identity)
+    )
+    return [listed(image, used[image.id]) for image in images]
 
 
 async def list_all(call: Call) -> Response:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import pwd
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
+from protocol.events import ContainerTop
 from supervisor.api.call import Call
-from supervisor.api.docker import view_top
+from supervisor.api.docker import ps, view_stats, view_top
 from supervisor.api.docker.containers import found
-from supervisor.api.docker.view_stats import stats
 from supervisor.api.http import JsonObject, Response, json_line, json_response
 from supervisor.clock import now_ns
-from supervisor.errors import Conflict, NotFound
+from supervisor.errors import Conflict, InvalidArgument, NotFound, Unavailable
+from supervisor.linux.mounts import told_as
+from supervisor.linux.spawner import Command
+from supervisor.runtime.oci_runtime import ENVIRONMENT
 from supervisor.tasks import in_thread
 
 if TYPE_CHECKING:
-    from supervisor.monitor.samples import GroupSample
     from supervisor.runtime.keeper import Keeper
 
 STATS_SECONDS = 1.0
@@ -35,7 +38,16 @@ async def top(call: Call) -> Response:
     await keeper.started()
     if not keeper.alive:
         raise Conflict(f"Container {keeper.record.id} is not running")
-    shown = view_top.columns(call.query.text("ps_args"))
+    arguments = call.query.text("ps_args")
+    shown = view_top.columns(arguments)
+    titles, rows = await (
+        _asked_of_ps(keeper, ps.words(arguments)) if shown is None else _seen(keeper, shown)
+    )
+    await keeper.row.tell(ContainerTop())
+    return json_response({"Titles": titles, "Processes": rows})
+
+
+async def _seen(keeper: Keeper, shown: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     cgroups = keeper.parts.tree.cgroups
 
     def look() -> list[list[str]]:
@@ -43,8 +55,27 @@ async def top(call: Call) -> Response:
         seen = (_process(pid, host) for pid in sorted(cgroups.pids(keeper.group)))
         return [view_top.row(process, shown) for process in seen if process is not None]
 
-    rows = await in_thread(look)
-    return json_response({"Titles": view_top.titles(shown), "Processes": rows})
+    return view_top.titles(shown), await in_thread(look)
+
+
+async def _asked_of_ps(keeper: Keeper, words: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """What the host's ps tells; some of its options cannot be combined with pids, and are asked for all processes."""
+    parts = keeper.parts
+    pids = await in_thread(lambda: parts.tree.cgroups.pids(keeper.group))
+    path = shutil.which("ps", path=ENVIRONMENT["PATH"])
+    if path is None:
+        raise Unavailable(
+            "cannot list the processes so: this host has no ps", "leave out the options"
+        )
+    chosen = ("-q", ",".join(map(str, sorted(pids))))
+    with told_as("list the processes"):
+        done = await parts.spawner.run(Command((path, *words, *chosen), env=ENVIRONMENT))
+        if done.returncode and pids:
+            done = await parts.spawner.run(Command((path, *words), env=ENVIRONMENT))
+    if done.returncode and pids:
+        complaint = done.stderr.decode(errors="replace").strip().partition("\n")[0]
+        raise InvalidArgument(f"ps: {complaint[:200]}")
+    return ps.table(done.stdout.decode(errors="replace"), pids)
 
 
 def _process(pid: int, host: view_top.Host) -> view_top.Process | None:
@@ -80,40 +111,47 @@ def _user(uid: int) -> str:
 async def stats_of(call: Call) -> Response | None:
     """``GET /containers/{id}/stats``: one a second, or one that waits a second for its rates, or one at once."""
     keeper = found(call)
-    if not call.query.flag("stream", default=True):
+    stream, at_once = call.query.flag("stream", default=True), call.query.flag("one-shot")
+    if stream and at_once:
+        raise InvalidArgument("cannot have stream=true and one-shot=true")
+    if not stream:
         before = None
-        if not call.query.flag("one-shot"):
-            before = await _sample(call, keeper)
+        if not at_once:
+            before = await _look(call, keeper)
             await trio.sleep(STATS_SECONDS if before else 0)
-        return json_response(await _stats(call, keeper, before, await _sample(call, keeper)))
+        return json_response(await _stats(keeper, before, await _look(call, keeper)))
     answer = call.connection.streamed("application/json")
+    await answer.start()
     async with call.connection.while_client_stays():
-        before = await _sample(call, keeper)
+        before = await _look(call, keeper)
         while not keeper.gone.is_set():
-            await trio.sleep(STATS_SECONDS)
-            now = await _sample(call, keeper)
-            await answer.send(json_line(await _stats(call, keeper, before, now)))
+            with trio.move_on_after(STATS_SECONDS):
+                await keeper.gone.wait()
+            now = await _look(call, keeper)
+            await answer.send(json_line(await _stats(keeper, before, now)))
             before = now
     await answer.finish()
     return None
 
 
-async def _sample(call: Call, keeper: Keeper) -> GroupSample | None:
+async def _look(call: Call, keeper: Keeper) -> view_stats.Seen | None:
     """None when it does not run."""
+    cgroups = keeper.parts.tree.cgroups
     try:
-        return await call.services.monitor.sample(keeper.group)
+        sample = await call.services.monitor.sample(keeper.group)
     except NotFound:
         return None
+    return view_stats.Seen(sample, await in_thread(lambda: cgroups.details(keeper.group)))
 
 
 async def _stats(
-    call: Call, keeper: Keeper, before: GroupSample | None, now: GroupSample | None
+    keeper: Keeper, before: view_stats.Seen | None, now: view_stats.Seen | None
 ) -> JsonObject:
     process = keeper.state.process
     networks: Mapping[str, JsonObject] = {}
     if now is not None and process is not None and keeper.record.request.network_mode != "host":
         networks = await in_thread(lambda: _networks(process.pid))
-    return stats(keeper.record.id, keeper.record.name, now, before, networks)
+    return view_stats.stats(keeper.record.id, keeper.record.name, now, before, networks)
 
 
 def _networks(pid: int) -> Mapping[str, JsonObject]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from supervisor.api.call import Call, Handler
 from supervisor.api.docker.shape_build import BUILDKIT_HINT
 from supervisor.api.http import Response, json_response
-from supervisor.errors import Unavailable
+from supervisor.errors import NotFound, Unavailable
 
 NO_SWARM = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm '
@@ -29,9 +29,19 @@ def swarm(_call: Call) -> Response:
     raise Unavailable(NO_SWARM)
 
 
+def no_swarm(_call: Call) -> Response:
+    """Leaving a swarm, or unlocking one."""
+    raise Unavailable("This node is not part of a swarm")
+
+
 def no_plugins(_call: Call) -> Response:
     """``GET /plugins``."""
     return json_response([])
+
+
+def no_plugin(call: Call) -> Response:
+    """Everything about one plugin."""
+    raise NotFound(f'plugin "{call["name"]}" not found')
 
 
 def refuse(what: str, hint: str = "") -> Handler:

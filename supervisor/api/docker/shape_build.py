@@ -192,11 +192,3 @@ def flag_filter(chosen: Filters, name: str) -> bool | None:
             f"invalid filter '{name}={','.join(chosen[name])[:80]}'", "true or false"
         )
     return read.pop() if read else None
-
-
-def labelled(labels: Mapping[str, str], wanted: tuple[str, ...]) -> bool:
-    """Do ``labels`` have each of ``wanted``: ``key`` or ``key=value``?"""
-    return all(
-        key in labels and (not equals or labels[key] == value)
-        for key, equals, value in (each.partition("=") for each in wanted)
-    )

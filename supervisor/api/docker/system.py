@@ -6,7 +6,7 @@ import collections
 from contextlib import aclosing
 
 from supervisor.api.call import Call
-from supervisor.api.docker.container_list import seen
+from supervisor.api.docker.container_list import seen, size_bytes
 from supervisor.api.docker.images import listed_images
 from supervisor.api.docker.refused import refuse
 from supervisor.api.docker.shape_build import filters
@@ -16,12 +16,14 @@ from supervisor.api.docker.view_event import message
 from supervisor.api.docker.view_system import info, version
 from supervisor.api.docker.volumes import view as volume_view
 from supervisor.api.docker.volumes import visible
-from supervisor.api.http import Response, json_line, json_response
+from supervisor.api.http import JsonObject, Response, json_line, json_response
 from supervisor.clock import now_ns
+from supervisor.errors import InvalidArgument
 from supervisor.events.follow import KNOWN_FILTERS, Span, follow
 from supervisor.runtime.status import Status
 
 _NO_CACHE = (("Cache-Control", "no-cache, no-store, must-revalidate"), ("Pragma", "no-cache"))
+USAGE_TYPES = ("container", "image", "volume", "build-cache")
 _COUNTED = {Status.RUNNING: "running", Status.PAUSED: "paused"}
 
 login = refuse(
@@ -50,14 +52,19 @@ async def info_of(call: Call) -> Response:
     counts = collections.Counter(_COUNTED.get(keeper.state.status, "stopped") for keeper in keepers)
     images = await call.services.store.images.list(call.identity)
     security = ["name=seccomp,profile=default", *([] if call.identity.admin else ["name=userns"])]
-    root = str(call.services.config.data_root)
-    return json_response(info(call.services.facts, root, counts, len(images), security))
+    services = call.services
+    return json_response(
+        info(services.facts, services.config, counts, len(images), security, call.version)
+    )
 
 
 async def events(call: Call) -> None:
     """``GET /events``: of what the caller may see, until ``until`` or for ever."""
     query = call.query
     span = Span(parse_time("since", query.text("since")), parse_time("until", query.text("until")))
+    if span.since_ns is not None and span.until_ns is not None and span.until_ns < span.since_ns:
+        since, until = query.text("since"), query.text("until")
+        raise InvalidArgument(f"`since` time ({since}) cannot be after `until` time ({until})")
     chosen = filters(query, *KNOWN_FILTERS)
     visible_to = None if call.identity.admin else call.identity.owner
     answer = call.connection.streamed("application/json")
@@ -72,23 +79,48 @@ async def events(call: Call) -> None:
 
 
 async def disk_usage(call: Call) -> Response:
-    """``GET /system/df``: what the caller's things take."""
-    now = now_ns()
-    keepers = call.services.containers.visible_to(call.identity)
-    images = await listed_images(call)
-    volumes = await visible(call)
-    _, cache_bytes = await call.services.builds.usage(call.identity)
-    return json_response(
-        {
+    """``GET /system/df``: what the caller's things take; ``type`` (since 1.42) chooses among them."""
+    wanted = _usage_types(call)
+    whole: JsonObject = {}
+    if "image" in wanted:
+        whole |= {
             "LayersSize": await call.services.store.images.layer_bytes(call.identity),
-            "Images": images,
-            "Containers": [listed(seen(call, keeper, (0, 0)), now) for keeper in keepers],
-            "Volumes": [
-                volume_view(call, volume)
-                | {"UsageData": {"RefCount": len(volume.holders), "Size": -1}}
-                for volume in volumes
-            ],
-            "BuildCache": [],
-            "BuilderSize": cache_bytes,
+            "Images": await listed_images(call),
         }
-    )
+    if "container" in wanted:
+        whole["Containers"] = await _containers_usage(call)
+    if "volume" in wanted:
+        whole["Volumes"] = await _volumes_usage(call)
+    if "build-cache" in wanted:
+        _, cache_bytes = await call.services.builds.usage(call.identity)
+        whole |= {"BuildCache": [], "BuilderSize": cache_bytes}
+    return json_response(whole)
+
+
+def _usage_types(call: Call) -> frozenset[str]:
+    asked = frozenset(call.query.all("type"))
+    for unknown in sorted(asked - set(USAGE_TYPES)):
+        raise InvalidArgument(f"unknown object type: {unknown[:40]}", ", ".join(USAGE_TYPES))
+    return asked or frozenset(USAGE_TYPES)
+
+
+async def _containers_usage(call: Call) -> list[JsonObject]:
+    now = now_ns()
+    return [
+        listed(seen(call, keeper, await size_bytes(call, keeper)), now)
+        for keeper in call.services.containers.visible_to(call.identity)
+    ]
+
+
+async def _volumes_usage(call: Call) -> list[JsonObject]:
+    """One volume after another is walked: who has much waits for themselves alone."""
+    return [
+        volume_view(call, volume)
+        | {
+            "UsageData": {
+                "RefCount": len(volume.holders),
+                "Size": await call.services.store.volumes.usage(volume),
+            }
+        }
+        for volume in await visible(call)
+    ]

@@ -367,14 +367,3 @@ def _list(words: Sequence[str] | None) -> list[str] | None:
 
 def _quoted(word: str) -> str:
     return f"'{word}'" if " " in word else word
-
-
-def matches_name(name: str, pattern: str) -> bool:
-    """Docker's ``name`` filter without its regular expressions: a part of the name; ``^`` and ``$`` hold an end."""
-    wanted = pattern.removeprefix("^").removesuffix("$").removeprefix("/")
-    begins, ends = pattern.startswith("^"), pattern.endswith("$")
-    if begins and ends:
-        return name == wanted
-    if begins:
-        return name.startswith(wanted)
-    return name.endswith(wanted) if ends else wanted in name

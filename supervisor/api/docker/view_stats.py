@@ -5,24 +5,34 @@ What a kernel does not count is 0, as dockerd has it; clients compute percentage
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from attrs import frozen
 
 from supervisor.api.http import JsonObject
 from supervisor.clock import rfc3339
 
 if TYPE_CHECKING:
-    from supervisor.linux.cgroup import CgroupSample
+    from supervisor.linux.cgroup_model import CgroupDetails, CgroupSample, DeviceUse
     from supervisor.monitor.samples import GroupSample
 
 NEVER = "0001-01-01T00:00:00Z"
 
 
+@frozen
+class Seen:
+    """One look at a container that runs."""
+
+    sample: GroupSample
+    details: CgroupDetails
+
+
 def stats(
     container_id: str,
     name: str,
-    now: GroupSample | None,
-    before: GroupSample | None,
+    now: Seen | None,
+    before: Seen | None,
     networks: Mapping[str, JsonObject],
 ) -> JsonObject:
     """``GET /containers/{id}/stats``.
@@ -31,14 +41,14 @@ def stats(
         container_id: Full.
         name: Without the slash.
         now: None when the container does not run.
-        before: The sample before, if there was one.
+        before: The look before, if there was one.
         networks: Counters by interface.
     """
     whole: JsonObject = {
-        "read": rfc3339(now.wall_ns) if now else NEVER,
-        "preread": rfc3339(before.wall_ns) if before else NEVER,
-        "pids_stats": _pids(now.cgroup) if now else {},
-        "blkio_stats": _blkio(now.cgroup if now else None),
+        "read": rfc3339(now.sample.wall_ns) if now else NEVER,
+        "preread": rfc3339(before.sample.wall_ns) if before else NEVER,
+        "pids_stats": _pids(now.sample.cgroup) if now else {},
+        "blkio_stats": _blkio(now.details if now else None),
         "num_procs": 0,
         "storage_stats": {},
         "cpu_stats": _cpu(now),
@@ -57,58 +67,70 @@ def _pids(sample: CgroupSample) -> JsonObject:
     return whole | ({"limit": sample.pids_limit} if sample.pids_limit else {})
 
 
-def _cpu(sample: GroupSample | None) -> JsonObject:
-    cgroup = sample.cgroup if sample else None
+def _cpu(seen: Seen | None) -> JsonObject:
+    cgroup = seen.sample.cgroup if seen else None
+    usage: JsonObject = {
+        "total_usage": cgroup.cpu_usage_ns if cgroup else 0,
+        "usage_in_kernelmode": cgroup.cpu_system_ns if cgroup else 0,
+        "usage_in_usermode": cgroup.cpu_user_ns if cgroup else 0,
+    }
+    if seen and seen.details.processors_ns:
+        usage["percpu_usage"] = list(seen.details.processors_ns)
     whole: JsonObject = {
-        "cpu_usage": {
-            "total_usage": cgroup.cpu_usage_ns if cgroup else 0,
-            "usage_in_kernelmode": cgroup.cpu_system_ns if cgroup else 0,
-            "usage_in_usermode": cgroup.cpu_user_ns if cgroup else 0,
-        },
+        "cpu_usage": usage,
         "throttling_data": {
             "periods": cgroup.cpu_periods if cgroup else 0,
             "throttled_periods": cgroup.cpu_throttled_periods if cgroup else 0,
             "throttled_time": cgroup.cpu_throttled_ns if cgroup else 0,
         },
     }
-    if sample:
-        whole |= {"system_cpu_usage": sample.system_cpu_ns, "online_cpus": sample.processors}
+    if seen:
+        whole |= {
+            "system_cpu_usage": seen.sample.system_cpu_ns,
+            "online_cpus": seen.sample.processors,
+        }
     return whole
 
 
-def _memory(sample: GroupSample) -> JsonObject:
-    """With both the v2 and the v1 name of what clients subtract from the usage."""
-    cgroup = sample.cgroup
-    return {
+def _memory(seen: Seen) -> JsonObject:
+    """The kernel's own names: v1's and v2's differ, and clients know which they get by what is there."""
+    cgroup = seen.sample.cgroup
+    whole: JsonObject = {
         "usage": cgroup.memory_bytes,
-        "max_usage": cgroup.memory_peak_bytes or 0,
-        "limit": cgroup.memory_limit_bytes or sample.memory_total_bytes,
-        "failcnt": 0,
-        "stats": {
-            "anon": cgroup.memory_anon_bytes,
-            "file": cgroup.memory_file_bytes,
-            "inactive_file": cgroup.memory_inactive_file_bytes,
-            "total_inactive_file": cgroup.memory_inactive_file_bytes,
-        },
+        "limit": cgroup.memory_limit_bytes or seen.sample.memory_total_bytes,
+        "stats": dict(seen.details.memory),
+    }
+    if cgroup.memory_peak_bytes:
+        whole["max_usage"] = cgroup.memory_peak_bytes
+    if seen.details.memory_failures:
+        whole["failcnt"] = seen.details.memory_failures
+    return whole
+
+
+def _blkio(details: CgroupDetails | None) -> JsonObject:
+    told: dict[str, Sequence[DeviceUse]] = {}
+    if details:
+        told = {
+            "io_service_bytes_recursive": details.bytes,
+            "io_serviced_recursive": details.operations,
+        }
+    return {
+        name: [
+            {"major": use.major, "minor": use.minor, "op": use.way, "value": use.amount}
+            for use in told.get(name, ())
+        ]
+        or None
+        for name in _BLKIO
     }
 
 
-def _blkio(sample: CgroupSample | None) -> JsonObject:
-    entries: list[JsonObject] = []
-    if sample:
-        entries = [
-            {"major": 0, "minor": 0, "op": "read", "value": sample.io_read_bytes},
-            {"major": 0, "minor": 0, "op": "write", "value": sample.io_write_bytes},
-        ]
-    empty = dict.fromkeys(
-        (
-            "io_serviced_recursive",
-            "io_queue_recursive",
-            "io_service_time_recursive",
-            "io_wait_time_recursive",
-            "io_merged_recursive",
-            "io_time_recursive",
-            "sectors_recursive",
-        )
-    )
-    return {"io_service_bytes_recursive": entries or None, **empty}
+_BLKIO = (
+    "io_service_bytes_recursive",
+    "io_serviced_recursive",
+    "io_queue_recursive",
+    "io_service_time_recursive",
+    "io_wait_time_recursive",
+    "io_merged_recursive",
+    "io_time_recursive",
+    "sectors_recursive",
+)

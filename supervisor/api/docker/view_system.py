@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from supervisor.api.http import JsonObject
 from supervisor.api.services import HostFacts
+from supervisor.clock import now_ns, rfc3339
+from supervisor.config import Config
 from supervisor.runtime.log_settings import DRIVERS
 
 API_VERSION = (1, 41)
 API_VERSION_MIN = (1, 22)
+NAMED_SECURITY_SINCE = (1, 25)
+"""Before, a security option was its name alone, and there was an execution driver."""
+
 GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 REGISTRY = "https://index.docker.io/v1/"
 
@@ -45,18 +50,24 @@ def version(facts: HostFacts) -> JsonObject:
 
 
 def info(
-    facts: HostFacts, root: str, counts: Mapping[str, int], images: int, security: Sequence[str]
+    facts: HostFacts,
+    config: Config,
+    counts: Mapping[str, int],
+    images: int,
+    security: Sequence[str],
+    version: tuple[int, int] = API_VERSION,
 ) -> JsonObject:
     """``GET /info``.
 
     Args:
         facts: Of the host.
-        root: The data root.
+        config: The daemon's.
         counts: The caller's containers: ``running``, ``paused``, ``stopped``.
         images: The caller's images.
         security: Docker's ``SecurityOptions``.
+        version: The API version asked for.
     """
-    return {
+    whole: JsonObject = {
         "ID": facts.daemon_id,
         "Containers": sum(counts.values()),
         "ContainersRunning": counts.get("running", 0),
@@ -74,7 +85,7 @@ def info(
         "NCPU": facts.cpus,
         "MemTotal": facts.memory_bytes,
         "GenericResources": None,
-        "DockerRootDir": root,
+        "DockerRootDir": str(config.data_root),
         "HttpProxy": "",
         "HttpsProxy": "",
         "NoProxy": "",
@@ -91,8 +102,16 @@ def info(
         "RuncCommit": {"ID": "", "Expected": ""},
         "InitCommit": {"ID": "", "Expected": ""},
         "SecurityOptions": list(security),
+        "SystemTime": rfc3339(now_ns()),
+        "DefaultAddressPools": [
+            {"Base": config.network.pool, "Size": config.network.subnet_prefix_length}
+        ],
         "Warnings": [f"WARNING: this host lacks {lack}" for lack in facts.lacks] or None,
     }
+    if version < NAMED_SECURITY_SINCE:
+        names = [option.partition(",")[0].removeprefix("name=") for option in security]
+        whole |= {"ExecutionDriver": "<not supported>", "SecurityOptions": names}
+    return whole
 
 
 def _abilities(facts: HostFacts) -> JsonObject:

@@ -1,7 +1,7 @@
 """A container's processes as ``ps`` shows them: from the text of proc(5) to rows. Pure.
 
-Words: a *specifier* is ps(1)'s name of a column in ``-o``. Known are ``-ef``, ``aux`` and ``-o`` with the specifiers below;
-other arguments, which dockerd would hand to the host's ``ps``, are ``-ef``.
+Words: a *specifier* is ps(1)'s name of a column in ``-o``. Known are ``-ef``, ``aux`` and ``-o`` with the specifiers below,
+which spares a process; for the rest see :mod:`supervisor.api.docker.ps`.
 """
 
 from __future__ import annotations
@@ -92,28 +92,26 @@ def parse(pid: int, uid: int, stat: str, command_line: bytes, host: Host) -> Pro
     return Process(pid, uid, name, command, rest.split(), host)
 
 
-def columns(arguments: str) -> Sequence[str]:
-    """The specifiers that ps would show for these arguments.
+def columns(arguments: str) -> Sequence[str] | None:
+    """The specifiers that ps would show for these arguments; None where ps itself must be asked.
 
     Raises:
-        InvalidArgument: One that is not known, or no pid among them; ps' and Docker's wording.
+        InvalidArgument: No pid is among them; Docker's wording.
     """
     words = arguments.split()
-    if "aux" in words or "-aux" in words:
+    if words in ([], ["-ef"], ["-e", "-f"]):
+        return _EF
+    if words in (["aux"], ["-aux"]):
         return _AUX
     wanted: list[str] = []
-    for word, following in zip(words, [*words, ""][1:], strict=True):
-        flag, _, joined = word.partition("o")
-        if flag in {"-", "-e", "-A", "", "e", "a", "ax", "-a"} and word != flag:
-            wanted += (joined or following).split(",")
-    if not wanted:
-        return _EF
-    for specifier in wanted:
-        if specifier not in _COLUMNS:
-            raise InvalidArgument(
-                f'ps: error: unknown user-defined format specifier "{specifier[:40]}"',
-                ", ".join(sorted(_COLUMNS)),
-            )
+    rest = iter(words)
+    for word in rest:
+        flag, found, joined = word.partition("o")
+        if not found or flag not in {"-", "-e", "-A", "", "e", "a", "ax", "-a"}:
+            return None
+        wanted += (joined or next(rest, "")).split(",")
+    if not _COLUMNS.keys() >= set(wanted):
+        return None
     if "pid" not in wanted:
         raise InvalidArgument("Couldn't find PID field in ps output", "ask for pid, too")
     return wanted

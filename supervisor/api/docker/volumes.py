@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import trio
+
 from supervisor.access.policy import Action
 from supervisor.api.call import Call
-from supervisor.api.docker.shape_build import (
-    Filters,
-    filters,
-    flag_filter,
-    labelled,
-    volume_request,
-)
+from supervisor.api.docker.filter_tests import labelled, named, passes_labels
+from supervisor.api.docker.shape_build import Filters, filters, flag_filter, volume_request
 from supervisor.api.http import JsonObject, Response, empty_response, json_response
 from supervisor.clock import rfc3339
 from supervisor.errors import NotFound
@@ -51,37 +48,33 @@ async def found(call: Call) -> Volume:
         NotFound: There is none that the caller may know of.
     """
     name, own = call["name"], call.identity.owner
-    others = [
-        volume for volume in await visible(call) if volume.name == name and volume.owner != own
-    ]
-    owner = others[0].owner if len(others) == 1 and not await _has(call, name) else own
+    everybodys = await call.services.store.volumes.named(name) if call.identity.admin else ()
+    owners = {volume.owner for volume in everybodys}
+    owner = owners.pop() if len(owners) == 1 else own
     return await call.services.store.volumes.get(owner, name)
-
-
-async def _has(call: Call, name: str) -> bool:
-    return any(
-        volume.name == name
-        for volume in await call.services.store.volumes.list(call.identity.owner)
-    )
 
 
 async def list_all(call: Call) -> Response:
     """``GET /volumes``."""
     chosen = filters(call.query, *FILTERS)
-    shown = [view(call, volume) for volume in await visible(call) if _passes(volume, chosen)]
+    passes = _test(chosen)
+    shown = list[JsonObject]()
+    for volume in await visible(call):
+        await trio.lowlevel.checkpoint()  # expressions take their time
+        if passes(volume):
+            shown.append(view(call, volume))
     return json_response({"Volumes": shown, "Warnings": None})
 
 
-def _passes(volume: Volume, chosen: Filters) -> bool:
+def _test(chosen: Filters) -> Callable[[Volume], bool]:
     dangling = flag_filter(chosen, "dangling")
-    tests: dict[str, Callable[[str], bool]] = {
-        "name": lambda value: value in volume.name,
-        "driver": lambda value: value == "local",
-    }
-    return (
+    drivers, labels = chosen.get("driver", ()), chosen.get("label", ())
+    is_named = named(chosen["name"]) if chosen.get("name") else lambda _: True
+    return lambda volume: (
         (dangling is None or dangling is not bool(volume.holders))
-        and labelled(volume.labels, chosen.get("label", ()))
-        and all(any(map(tests[name], chosen[name])) for name in tests if chosen.get(name))
+        and (not drivers or "local" in drivers)
+        and labelled(volume.labels, labels)
+        and is_named(volume.name)
     )
 
 
@@ -114,12 +107,15 @@ async def remove(call: Call) -> Response:
 
 
 async def prune(call: Call) -> Response:
-    """``POST /volumes/prune``: remove the caller's own that no container holds."""
-    chosen = filters(call.query, "label", "all")
+    """``POST /volumes/prune``: remove the caller's own that no container holds.
+
+    All of them: that only anonymous ones go is so from API 1.42 on, which has ``all`` for the others.
+    """
+    chosen = filters(call.query, "label", "label!", "all")
+    everything = flag_filter(chosen, "all") is not False
     removed, reclaimed = await call.services.store.volumes.prune(
         call.identity.owner,
-        named_too=flag_filter(chosen, "all") is not False,
-        labels=chosen.get("label", ()),
+        lambda volume: (everything or volume.anonymous) and passes_labels(volume.labels, chosen),
     )
     return json_response(
         {"VolumesDeleted": [volume.name for volume in removed], "SpaceReclaimed": reclaimed}
