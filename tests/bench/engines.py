@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -21,14 +20,13 @@ import attrs
 import docker
 from typing_extensions import override
 
+from supervisor.linux.mount_namespace import UNIFIED
 from tests.support.daemon import busybox_tar, new_daemon
 
 IMAGE = "busybox:latest"
-LIMITS = {
-    name: resource.getrlimit(number)[1] * 9 // 10
-    for name, number in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC))
-}
+LIMITS = {"nofile": 9_000, "nproc": 9_000}
 """Asked for of every engine: podman's own defaults may be above what this host lets anybody have."""
+
 READY_SECONDS = 60.0
 
 
@@ -114,6 +112,7 @@ def podman() -> Iterator[Engine]:
     root = Path("/var/tmp") / f"bench-podman-{os.getpid()}"
     words = [
         *("podman", "--root", root / "data", "--runroot", root / "run"),
+        *(("--runtime", "runc") if Path(UNIFIED).is_dir() else ()),  # crun refuses hybrid hosts
         *("--cgroup-manager", "cgroupfs", "system", "service", "--time=0", f"unix://{root / 's'}"),
     ]
     with _other("podman", root, words) as engine:
