@@ -203,6 +203,15 @@ class ContainerRequest:
 
 
 @attrs.frozen
+class UpdateRequest:
+    """Other limits or another restart policy for a container; what is not said, or 0, stays as it is, and -1 lifts."""
+
+    resources: Resources = Resources()
+    restart: RestartRequest | None = None
+    unknown_fields: tuple[str, ...] = ()
+
+
+@attrs.frozen
 class ExecRequest:
     """A further process in a running container."""
 

@@ -22,6 +22,7 @@ from supervisor.access.requests import (
     PortRequest,
     Resources,
     RestartRequest,
+    UpdateRequest,
     VolumeRequest,
 )
 
@@ -193,6 +194,12 @@ TABLE: Table = {
             checks.one_of({"json-file", "local", "none"}, "log-driver"),
         ),
         "options": _bounded("log-path", ", ".join(sorted(checks.LOG_OPTIONS)), checks.log_options),
+    },
+    UpdateRequest: {
+        **_parts("resources", "restart"),
+        "unknown_fields": _admin(
+            "unknown-field", "the fields of the API version the daemon speaks"
+        ),
     },
     ExecRequest: {
         **_free("command", "env", "working_dir", "user", "tty", "detach_keys"),

@@ -97,12 +97,7 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("POST", "/containers/{id}/wait", USER, containers.wait),
     ("POST", "/containers/{id}/attach", USER, attach.attach),
     ("POST", "/containers/{id}/exec", USER, execs.exec_create),
-    (
-        "POST",
-        "/containers/{id}/update",
-        USER,
-        _later("update the container", "create it anew with other limits"),
-    ),
+    ("POST", "/containers/{id}/update", USER, containers.update),
     ("DELETE", "/containers/{id}", USER, containers.remove),
     ("POST", "/commit", USER, _later("make an image of the container", "write a Dockerfile")),
     ("POST", "/exec/{id}/start", USER, execs.exec_start),

@@ -31,7 +31,9 @@ from protocol.events import (
     ContainerRestart,
     ContainerStop,
     ContainerUnpause,
+    ContainerUpdate,
 )
+from supervisor.access.requests import UpdateRequest
 from supervisor.clock import NANOSECONDS_PER_SECOND, now_ns
 from supervisor.errors import Conflict, NotFound
 from supervisor.network.networks import Endpoint
@@ -50,6 +52,7 @@ from supervisor.runtime.row import Row
 from supervisor.runtime.runs import CLEANUP_SECONDS, CUT_OFF, Runs
 from supervisor.runtime.signals import parse_signal
 from supervisor.runtime.status import ACTIVE, Cause, Status, cannot_remove
+from supervisor.runtime.update import limits_between, updated
 from supervisor.tasks import finish_within, first_of, in_thread
 
 T = TypeVar("T")
@@ -356,6 +359,29 @@ class Keeper:
         told = ContainerRename(old_name=self.record.name, new_name=name)
         await self.row.revise(lambda record: attrs.evolve(record, name=name), told)
         await self.parts.networks.rename(self.record.id, name)
+
+    async def update(self, request: UpdateRequest) -> None:
+        """It is limited otherwise from now on, also while it runs.
+
+        Raises:
+            Conflict: It is being removed, or uses more already than it is to have.
+            InvalidArgument: It makes no sense; every fault is told.
+        """
+        async with self._turn:
+            if self.state.status in {Status.REMOVING, Status.DEAD}:
+                raise Conflict(
+                    f"Cannot update container {self.record.id}: "
+                    'Container is marked for removal and cannot be "update".'
+                )
+            revised = updated(self.record, request, self.parts.host)
+            before, after = self.record.request.resources, revised.request.resources
+            limits = limits_between(before, after, self.parts.config.runtime.pids_max)
+            if self.alive:
+                with suppress(NotFound):  # it ends just now
+                    await in_thread(lambda: self.parts.tree.cgroups.limit(self.group, limits))
+            await self.row.revise(
+                lambda record: attrs.evolve(record, request=revised.request), ContainerUpdate()
+            )
 
     async def remove(self, *, force: bool, volumes: bool) -> None:
         """It is gone, with all it held; its anonymous volumes too where ``volumes`` says so.

@@ -21,6 +21,7 @@ from supervisor.clock import now_ns
 from supervisor.errors import BakehouseError, NotFound
 from supervisor.network.networks import Endpoint
 from supervisor.runtime.assembly import dismantle, session_paths
+from supervisor.runtime.cgroup_tree import limits_of
 from supervisor.runtime.conmon import end_monitors
 from supervisor.runtime.containers import Containers
 from supervisor.runtime.endings import UNKNOWN_CODE, Ending, await_ending, read_ending
@@ -198,10 +199,21 @@ async def _adopt(keeper: Keeper, endpoint: Endpoint | None) -> None:
     if not keeper.runs.adopt(endpoint):
         await _end(keeper)
         return
+    await _limit_anew(keeper)
     cgroups, frozen = keeper.parts.tree.cgroups, keeper.state.status is Status.PAUSED
     with suppress(NotFound):  # it has just ended
         if await in_thread(lambda: cgroups.frozen(keeper.group)) != frozen:
             await in_thread(lambda: cgroups.freeze(keeper.group, frozen=frozen))
+
+
+async def _limit_anew(keeper: Keeper) -> None:
+    """The daemon before may have ended between other limits and their being written down."""
+    config = keeper.parts.config.runtime
+    limits = limits_of(keeper.record.request.resources, config.pids_max)
+    with suppress(
+        BakehouseError
+    ):  # it has just ended, or uses more by now: what it was started with holds
+        await in_thread(lambda: keeper.parts.tree.cgroups.limit(keeper.group, limits))
 
 
 async def _end(keeper: Keeper) -> None:

@@ -70,7 +70,7 @@ def request_faults(request: ContainerRequest, host: Host, *, remapped: bool) -> 
     yield from _option_faults(request, host)
     yield from _sysctl_faults(request)
     yield from _ulimit_faults(request, host)
-    yield from _resource_faults(request.resources, host)
+    yield from resource_faults(request.resources, host)
     yield from _mount_faults(request.mounts)
     for mount in request.mounts:
         yield from _tmpfs_faults(mount, REMAPPED_ID_MAX if remapped else ID_MAX)
@@ -150,7 +150,7 @@ def _ulimit_faults(request: ContainerRequest, host: Host) -> Iterator[Fault]:
             )
 
 
-def _resource_faults(resources: Resources, host: Host) -> Iterator[Fault]:
+def resource_faults(resources: Resources, host: Host) -> Iterator[Fault]:
     """What this host has not got; Docker's wording."""
     cpus = host.cpus
     if resources.cpu_nanos > cpus * 1_000_000_000:

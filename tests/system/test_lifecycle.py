@@ -159,3 +159,36 @@ def test_a_probe_that_hangs_is_killed_with_what_it_started(docker: Docker) -> No
 def test_checks_that_make_no_sense_are_refused(docker: Docker) -> None:
     for option in ("--health-interval 10us --health-cmd true", "--health-timeout 1us"):
         docker(f"create --name none {option} busybox true", code=1)
+
+
+def test_update(docker: Docker) -> None:
+    docker("run -d --network none -m 64m --cpus 1 --name web busybox sleep 600")
+    docker("create --network none --name other busybox sleep 600")
+    told = docker("update -m 32m --memory-swap 32m --pids-limit 30 --cpu-shares 512 web other")
+    assert told.split() == ["web", "other"]
+    for name in ("web", "other"):
+        shown = docker.look(name, "json .HostConfig")
+        limits = {
+            key: json.loads(shown)[key]
+            for key in ("Memory", "MemorySwap", "PidsLimit", "CpuShares")
+        }
+        assert limits == {
+            "Memory": 32 << 20,
+            "MemorySwap": 32 << 20,
+            "PidsLimit": 30,
+            "CpuShares": 512,
+        }
+    assert docker("stats --no-stream --format '{{.MemUsage}}' web").endswith("/ 32MiB")
+    assert "Nano" in docker("update --cpu-quota 5000 web", code=1)
+    docker("update --cpus 0.5 --restart on-failure:3 web")
+    assert docker.look("web", ".HostConfig.RestartPolicy") == "{on-failure 3}"
+    assert "6MB" in docker("update -m 1m --memory-swap 1m web", code=1)
+    docker.daemon.kill()
+    docker.daemon.start()
+    assert docker.look("web", ".HostConfig.NanoCpus") == "500000000"
+    assert docker("stats --no-stream --format '{{.MemUsage}}' web").endswith("/ 32MiB")
+    assert docker.actions("web") == ["create", "start", "update", "update"]
+    docker("run -d --network none --restart always --name loops busybox false")
+    docker.until(lambda: int(docker.look("loops", ".RestartCount")) >= 2)
+    docker("update --restart no loops")
+    docker.until(lambda: docker.look("loops", ".State.Status") == "exited")

@@ -14,7 +14,7 @@ import trio
 
 from supervisor.access.policy import Action
 from supervisor.api.call import Call
-from supervisor.api.docker.shape_container import container_request
+from supervisor.api.docker.shape_container import container_request, update_request
 from supervisor.api.http import JsonObject, Response, empty_response, json_line, json_response
 from supervisor.errors import InvalidArgument, Unavailable
 from supervisor.runtime.signals import parse_signal
@@ -101,6 +101,15 @@ async def rename(call: Call) -> Response:
         raise InvalidArgument("Renaming a container with the same name as its current name")
     await call.services.containers.rename(keeper, name)
     return empty_response()
+
+
+async def update(call: Call) -> Response:
+    """``POST /containers/{id}/update``."""
+    keeper = found(call)
+    request = update_request(await call.json())
+    await call.allow(Action.CONTAINER_UPDATE, request, keeper.record.name)
+    await keeper.perform(lambda: keeper.update(request))
+    return json_response({"Warnings": []})
 
 
 async def remove(call: Call) -> Response:

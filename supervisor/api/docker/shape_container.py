@@ -11,7 +11,7 @@ import re
 import attrs
 
 from protocol.errors import Fault
-from supervisor.access.requests import ContainerRequest, ExecRequest, HealthRequest
+from supervisor.access.requests import ContainerRequest, ExecRequest, HealthRequest, UpdateRequest
 from supervisor.api.docker import shape_host as host_shape
 from supervisor.api.docker import shape_mounts as mount_shape
 from supervisor.api.docker.fields import Fields, check
@@ -259,6 +259,24 @@ def _endpoint(top: Fields, network_mode: str) -> tuple[tuple[str, ...], str, str
             endpoint.text("MacAddress"),
         )
     return wished
+
+
+def update_request(body: JsonObject) -> UpdateRequest:
+    """The body of ``POST /containers/{id}/update``.
+
+    Raises:
+        InvalidArgument: Everything that is wrong with it.
+    """
+    faults: list[Fault] = []
+    top = Fields(body, "", faults)
+    top.refuse(host_shape.REFUSED)
+    policy = top.child("RestartPolicy")
+    request = UpdateRequest(
+        resources=host_shape.limits(top),
+        restart=host_shape.restart(top) if policy.text("Name") else None,
+    )
+    check(faults, "update the container")
+    return attrs.evolve(request, unknown_fields=top.unread())
 
 
 def exec_request(body: JsonObject) -> ExecRequest:

@@ -10,6 +10,8 @@ import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 
+import attrs
+
 from supervisor.access.requests import (
     DeviceRequest,
     LogRequest,
@@ -77,15 +79,26 @@ WITHOUT_MEANING = ("ContainerIDFile", "ConsoleSize")
 
 
 def resources(host: Fields) -> Resources:
-    """The limits."""
+    """The limits of a new container."""
+    found = limits(host)
+    swap = found.memory_swap_bytes or 0
+    if swap > 0 and not found.memory_bytes:
+        host.fault("MemorySwap", "is set without Memory")
+    elif 0 < swap < found.memory_bytes:
+        host.fault("MemorySwap", "is less than Memory, which it includes")
+    return attrs.evolve(
+        found,
+        pids_max=max(found.pids_max, 0),
+        cpu_quota_microseconds=max(found.cpu_quota_microseconds, 0),
+    )
+
+
+def limits(host: Fields) -> Resources:
+    """The limits as they are said; -1 is none."""
     memory = host.number("Memory", 0)
     if 0 < memory < MEMORY_BYTES_MIN:
         host.fault("Memory", "is less than the minimum of 6MB")
     swap = host.number("MemorySwap", -1)
-    if swap > 0 and not memory:
-        host.fault("MemorySwap", "is set without Memory")
-    elif 0 < swap < memory:
-        host.fault("MemorySwap", "is less than Memory, which it includes")
     quota = host.number("CpuQuota", -1)
     nanos = host.number("NanoCpus", 0)
     period = host.number("CpuPeriod", 0, 1_000_000)
@@ -96,12 +109,12 @@ def resources(host: Fields) -> Resources:
         memory_swap_bytes=swap or None,
         memory_reservation_bytes=host.number("MemoryReservation", 0),
         cpu_nanos=nanos,
-        cpu_quota_microseconds=max(quota, 0),
+        cpu_quota_microseconds=quota,
         cpu_period_microseconds=period,
         cpu_shares=host.number("CpuShares", 0, 262_144),
         cpuset_cpus=_cpuset(host, "CpusetCpus"),
         cpuset_mems=_cpuset(host, "CpusetMems"),
-        pids_max=max(host.number("PidsLimit", -1), 0),
+        pids_max=host.number("PidsLimit", -1),
         io_weight=host.number("BlkioWeight", 0, 1_000),
         oom_kill_disable=host.flag("OomKillDisable"),
     )
