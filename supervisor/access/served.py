@@ -64,7 +64,6 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
             "only no-new-privileges, seccomp=unconfined, and seccomp= with a profile are",
         ),
         "devices": (_never, "bind what a device serves, such as its socket, instead"),
-        "init": (_never, "let the program itself reap its children"),
         "cgroup_parent": (_never, "each container is in its owner's cgroup"),
         "links": (_never, "publish a port, or use one container"),
         "mac_address": (_never, ""),

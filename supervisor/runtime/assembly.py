@@ -27,6 +27,7 @@ from supervisor.runtime.conmon import SessionPaths
 from supervisor.runtime.container_mounts import prepare_mounts, take_down_mounts
 from supervisor.runtime.first_process import process_inputs, settle_in
 from supervisor.runtime.identity_files import identity_files
+from supervisor.runtime.init import has_init, place_init
 from supervisor.runtime.parts import Parts, own_directory
 from supervisor.runtime.passwd import ContainerUser
 from supervisor.runtime.records import ContainerRecord
@@ -124,6 +125,8 @@ async def _assemble(parts: Parts, record: ContainerRecord, meanwhile: Job) -> Su
 
     def write() -> dict[str, object]:
         every = (*shown, *identity_files(record, owner, session, endpoint))
+        if has_init(record):
+            every = (*every, place_init(parts.run_root))
         config = _spec(parts, record, owner, rootfs, endpoint, user, user_pin, every, group)
         config = parts.runtime.filters.applied(config)
         _write_private(session.directory / "config.json", orjson.dumps(config))

@@ -26,6 +26,7 @@ from supervisor.runtime.creation import ImageFacts, check_platform, container_re
 from supervisor.runtime.exec_index import ExecIndex
 from supervisor.runtime.execs import Exec, new_exec
 from supervisor.runtime.health import plan_of
+from supervisor.runtime.init import find_init
 from supervisor.runtime.keeper import Household, Keeper
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.log_settings import JOURNAL_SOCKET, JOURNALD, check_log, log_settings
@@ -131,6 +132,8 @@ class Containers:
             raise Unavailable(
                 "failed to initialize logging driver: journald is not enabled on this host"
             )
+        if request.init:
+            await in_thread(find_init)
         self._admit(identity)
         image = await parts.store.images.resolve(identity, request.image)
         remapped = not identity.admin or request.userns_mode == "remap"

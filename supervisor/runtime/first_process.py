@@ -13,6 +13,7 @@ from supervisor.errors import InvalidArgument
 from supervisor.linux import beneath, mounts
 from supervisor.linux.idmap import IdMap
 from supervisor.runtime import spec
+from supervisor.runtime.init import has_init, with_init
 from supervisor.runtime.passwd import ContainerUser, resolve_group, resolve_user
 from supervisor.runtime.records import ContainerRecord
 from supervisor.runtime.spec import ProcessInputs
@@ -116,7 +117,7 @@ def process_inputs(
     """The container's first process; pure."""
     request = record.request
     return ProcessInputs(
-        args=record.args,
+        args=with_init(record.args) if has_init(record) else record.args,
         env=spec.default_environment(record.env, record.hostname, user.home, terminal=request.tty),
         cwd=record.working_dir,
         user=user,

@@ -192,3 +192,21 @@ def test_update(docker: Docker) -> None:
     docker.until(lambda: int(docker.look("loops", ".RestartCount")) >= 2)
     docker("update --restart no loops")
     docker.until(lambda: docker.look("loops", ".State.Status") == "exited")
+
+
+def test_an_init_reaps_and_hands_on_signals(docker: Docker) -> None:
+    docker(
+        "run -d --network none --init --name reaped busybox sh -c 'trap \"exit 7\" TERM; sleep 600 & wait'"
+    )
+    assert (
+        docker("exec reaped cat /proc/1/cmdline")
+        .replace("\0", " ")
+        .startswith("/sbin/docker-init -- sh -c")
+    )
+    docker("exec reaped sh -c '(sleep 0.1 &)'")
+    docker.until(lambda: "Z" not in docker("exec reaped sh -c 'cat /proc/[0-9]*/stat'"))
+    assert "Read-only" in docker("exec reaped sh -c 'echo >/sbin/docker-init' || true", code=1)
+    docker("stop reaped")
+    assert docker.look("reaped", ".State.ExitCode") == "7"
+    assert docker.look("reaped", ".HostConfig.Init") == "true"
+    assert docker("run --rm --network none --init busybox sh -c 'exit 3'", code=3) == ""
