@@ -226,6 +226,8 @@ class ContainerCommit(EventData):
     type = "container.commit"
     docker = ("container", "commit")
     image: str = ""
+    reference: str = ""
+    comment: str = ""
 
 
 @attrs.frozen

@@ -39,6 +39,7 @@ class Action(enum.Enum):
     CONTAINER_UPDATE = "update container"
     EXEC_CREATE = "exec in container"
     BUILD = "build"
+    COMMIT = "commit"
     VOLUME_CREATE = "create volume"
 
 

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 import attrs
 
+from supervisor.oci.image import Execution
+
 
 class MountKind(enum.StrEnum):
     """Where a mount's content comes from."""
@@ -259,3 +261,22 @@ class VolumeRequest:
     driver: str = "local"
     options: Mapping[str, str] = attrs.field(factory=dict)
     labels: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class CommitRequest:
+    """An image of a container, as ``POST /commit`` states it.
+
+    Attributes:
+        reference: The name it gets; none if empty.
+        pause: Whether the container stands still meanwhile.
+        changes: Dockerfile instructions, one each, that say how its containers are run.
+        config: What is said of how its containers are run, over the container's own.
+    """
+
+    reference: str = ""
+    author: str = ""
+    comment: str = ""
+    pause: bool = True
+    changes: tuple[str, ...] = ()
+    config: Execution = attrs.field(factory=Execution)

@@ -13,6 +13,7 @@ from supervisor.access import checks
 from supervisor.access.policy import Access, Check, Line, Request, Table
 from supervisor.access.requests import (
     BuildRequest,
+    CommitRequest,
     ContainerRequest,
     DeviceRequest,
     ExecRequest,
@@ -224,6 +225,7 @@ TABLE: Table = {
         "cgroup_parent": _CGROUP_PARENT,
         "security_opt": _SECURITY,
     },
+    CommitRequest: _free("reference", "author", "comment", "pause", "changes", "config"),
     VolumeRequest: {
         **_free("name", "labels"),
         "driver": _admin("volume-driver", "the driver local"),

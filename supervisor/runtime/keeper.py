@@ -11,8 +11,8 @@ a bug, and is let through.
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -353,6 +353,20 @@ class Keeper:
         if self.state.status is Status.PAUSED:
             await self.runs.freeze(frozen=False)
             await self.row.advance(Cause.UNPAUSE, ContainerUnpause())
+
+    @asynccontextmanager
+    async def frozen(self) -> AsyncIterator[None]:
+        """None of its processes does anything while the block runs. It is not paused: no status changes."""
+        async with self._turn:
+            if self.state.status is not Status.RUNNING:
+                yield
+                return
+            try:
+                await self.runs.freeze(frozen=True)
+                yield
+            finally:
+                with finish_within(CLEANUP_SECONDS), suppress(NotFound):
+                    await self.runs.freeze(frozen=False)
 
     async def rename(self, name: str) -> None:
         """It has another name; the caller has seen to it that the name is free."""

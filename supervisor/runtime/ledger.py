@@ -148,6 +148,9 @@ def _attributes(record: ContainerRecord, data: EventData) -> Mapping[str, str]:
             ("execID", "exec_id"),
             ("height", "height"),
             ("width", "width"),
+            ("imageID", "image"),
+            ("imageRef", "reference"),
+            ("comment", "comment"),
         )
         if (value := getattr(data, field, None)) is not None
     }

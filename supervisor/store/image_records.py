@@ -121,6 +121,12 @@ def read(connection: sqlite3.Connection, owner: int, image_id: str) -> Image | N
     return _image(row, [one["layer"] for one in layers], [_name(one) for one in names])
 
 
+def config_of(connection: sqlite3.Connection, image_id: str) -> oci.ImageConfig | None:
+    """What an image says of itself, in whosever namespace it is."""
+    row = connection.execute("SELECT config FROM images WHERE id = ?", (image_id,)).fetchone()
+    return None if row is None else oci.parse_config(row["config"])
+
+
 def all_of(connection: sqlite3.Connection, owner: int) -> list[Image]:
     """All images of one namespace."""
     layers: defaultdict[str, list[str]] = defaultdict(list)

@@ -101,6 +101,10 @@ class Images:
         """
         return await self.database.read(lambda c: resolve_in(c, scope_of(identity), text))
 
+    async def config_of(self, image_id: str) -> oci.ImageConfig | None:
+        """What an image that is held (by a container, say) says of itself; nothing if it was removed. Asks nobody's leave."""
+        return await self.database.read(lambda c: records.config_of(c, image_id))
+
     async def exists(self, identity: Identity, text: str) -> bool:
         """Whether :meth:`resolve` would find it."""
         try:

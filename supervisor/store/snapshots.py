@@ -15,8 +15,8 @@ import shutil
 import sqlite3
 import stat
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import attrs
@@ -25,12 +25,14 @@ import trio
 from supervisor import clock
 from supervisor.access.owners import Owner, Owners
 from supervisor.database.database import Database
-from supervisor.errors import Conflict, NotFound
+from supervisor.errors import Conflict, InvalidArgument, NotFound
 from supervisor.linux import mounts
 from supervisor.linux.spawner import Spawner
+from supervisor.store import copying, packing, trees
 from supervisor.store import layers as layer_store
-from supervisor.store import packing, trees
-from supervisor.store.layers import INIT_DIRECTORIES, INIT_FILES, INIT_LAYER, Layer, Layers
+from supervisor.store.changes import Change, changes
+from supervisor.store.init_copies import clean_init_copies
+from supervisor.store.layers import INIT_LAYER, Layer, Layers
 from supervisor.store.trash import Trash
 from supervisor.store.views import Views, gate_name
 from supervisor.tasks import finish_within, in_thread
@@ -231,7 +233,7 @@ class Snapshots:
             await self._unmount(snapshot)
             upper = self._directory(snapshot) / "upper"
             if snapshot.init_layer:
-                await in_thread(lambda: _clean_init_copies(upper))
+                await in_thread(lambda: clean_init_copies(upper))
 
             def forget(connection: sqlite3.Connection, layer_id: str) -> None:
                 _forget(connection, key)
@@ -271,6 +273,42 @@ class Snapshots:
             NotFound: There is none with this key.
         """
         return self._directory(self.get(key)) / "upper"
+
+    async def changes(self, key: str) -> list[Change]:
+        """What was changed in it; nothing in one that was never made."""
+        snapshot = self._known.get(key)
+        if snapshot is None:
+            return []
+        upper = self._directory(snapshot) / "upper"
+
+        def look() -> list[Change]:
+            lowers = [self._layers.path(name) for name in self._visible(snapshot)]
+            return changes(upper, lowers)
+
+        return await in_thread(look)
+
+    async def copy_written(self, key: str, target: Path) -> bool:
+        """Copy what was written into the empty directory ``target``, as :meth:`commit` would keep it; whether there is any.
+
+        Raises:
+            NotFound: There is none with this key.
+            InvalidArgument: A directory in it is too deep.
+        """
+        snapshot = self.get(key)
+        upper = self._directory(snapshot) / "upper"
+
+        def copy() -> bool:
+            with _opened(upper) as source, _opened(target) as into:
+                copying.copy_layer(source, into)
+            if snapshot.init_layer:
+                clean_init_copies(target)
+            return any(target.iterdir())
+
+        try:
+            return await in_thread(copy)
+        except trees.TooDeep as error:
+            message = f"cannot copy what was written: a directory is more than {trees.WALK_DEPTH_MAX} levels deep"
+            raise InvalidArgument(message) from error
 
     async def recover(self, wanted: Collection[str], idle: Collection[str] = ()) -> None:
         """Remove every snapshot that is not ``wanted``, and every mount of one that is not known, or is ``idle``."""
@@ -399,6 +437,15 @@ def _forget(connection: sqlite3.Connection, key: str) -> None:
     connection.execute("DELETE FROM snapshots WHERE key = ?", (key,))
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    descriptor = trees.open_directory(path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def _make_directories(directory: Path, rootfs: Path, top: Path) -> None:
     """The upper directory has the mode of the topmost layer's root, since it is what the merged root shows."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -421,41 +468,3 @@ def _remove_place(rootfs: Path) -> None:
             directory.rmdir()
         except FileNotFoundError:
             continue
-
-
-def _clean_init_copies(upper: Path) -> None:
-    """Drop the empty files and directories that are copies of the init layer's, and marks of their removal."""
-    root = trees.open_directory(upper)
-    try:
-        for name in (*INIT_FILES, *reversed(INIT_DIRECTORIES)):
-            _clean(root, name.split("/"))
-    finally:
-        os.close(root)
-
-
-def _clean(root: int, parts: Sequence[str]) -> None:
-    opened: list[int] = []
-    try:
-        for part in parts[:-1]:
-            opened.append(os.open(part, trees.DIRECTORY, dir_fd=[root, *opened][-1]))
-        _drop_if_empty([root, *opened][-1], parts[-1])
-    except (FileNotFoundError, NotADirectoryError):
-        return  # an image may have anything there; then it is no copy
-    finally:
-        for descriptor in opened:
-            os.close(descriptor)
-
-
-def _drop_if_empty(parent: int, name: str) -> None:
-    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    whiteout = stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-    if whiteout or (stat.S_ISREG(status.st_mode) and status.st_size == 0):
-        os.unlink(name, dir_fd=parent)
-    elif stat.S_ISDIR(status.st_mode) and name in {"dev", "proc", "sys", "pts", "shm"}:
-        descriptor = os.open(name, trees.DIRECTORY, dir_fd=parent)
-        try:
-            empty = not os.listdir(descriptor)  # noqa: PTH208
-        finally:
-            os.close(descriptor)
-        if empty:
-            os.rmdir(name, dir_fd=parent)

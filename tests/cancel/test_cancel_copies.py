@@ -1,4 +1,4 @@
-"""Copies out of and into a container that does not run, cancelled anywhere: no mount is left, nor anything else."""
+"""Copies out of and into containers and images of them, cancelled anywhere: no mount is left, nor anything else."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.access.requests import MountKind, MountRequest
+from supervisor.access.requests import CommitRequest, MountKind, MountRequest
+from supervisor.oci.image import Execution
 from supervisor.runtime import copies
+from supervisor.runtime.commits import commit
 from supervisor.store.spool import in_pieces
 from tests.support.archives import tar_of
 from tests.support.cancelling import Operation, cancel_everywhere
-from tests.support.engines import Engine, engine_in
+from tests.support.engines import ADA_IDENTITY, Engine, engine_in
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -59,6 +61,32 @@ async def test_copying_in(root: Path) -> None:
                 await copies.incoming(keeper, "/data", archive, keep_kinds=True, as_user=False)
 
         await cancelled(made, operation)
+        await made.remove(keeper)
+
+
+async def test_committing_what_runs(root: Path) -> None:
+    """It runs on, and is not left standing still; there is a whole image, or none and no layer."""
+    async with engine_in(root) as made:
+        keeper = await made.run("sh", "-c", "echo x > /new; exec sleep 600")
+        images, cgroups = made.parts.store.images, made.parts.tree.cgroups
+
+        async def operation() -> None:
+            await commit(keeper, ADA_IDENTITY.uid, CommitRequest(reference="made"), Execution())
+
+        async def check(completed: bool) -> None:
+            assert await images.exists(ADA_IDENTITY, "made") or not completed
+            if await images.exists(ADA_IDENTITY, "made"):
+                await images.remove(ADA_IDENTITY, "made")
+            await made.parts.store.layers.collect()
+            assert not cgroups.frozen(keeper.group)
+            if not ground.before.things:
+                await ground.remember()
+            await ground.check_nothing_remains()
+
+        ground = made.ground
+        for every_task in (False, True):
+            await cancel_everywhere(operation, check, points=POINTS, every_task=every_task)
+        assert keeper.alive
         await made.remove(keeper)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from supervisor.api.http import JsonObject
 from supervisor.clock import NANOSECONDS_PER_SECOND, rfc3339
-from supervisor.oci.image import execution_table
+from supervisor.oci.image import ImageConfig, execution_table
 
 if TYPE_CHECKING:
     from supervisor.store.image_records import Image
@@ -38,8 +38,8 @@ def inspect(image: Image) -> JsonObject:
         "Parent": image.parent,
         "Comment": config.history[-1].comment if config.history else "",
         "Created": config.created or "0001-01-01T00:00:00Z",
-        "Container": "",
-        "ContainerConfig": execution,
+        "Container": str(config.extra.get("container", "")),
+        "ContainerConfig": _container_config(config) or execution,
         "DockerVersion": "",
         "Author": config.author,
         "Config": execution,
@@ -52,6 +52,12 @@ def inspect(image: Image) -> JsonObject:
         "RootFS": {"Type": "layers", "Layers": list(config.diff_ids)},
         "Metadata": {"LastTagTime": rfc3339(image.since_ns)},
     }
+
+
+def _container_config(config: ImageConfig) -> JsonObject:
+    """What the container was that the image was made of, if it was made so."""
+    told = config.extra.get("container_config")
+    return {**ALWAYS, **told} if isinstance(told, dict) and told else {}
 
 
 def listed(image: Image, containers: int = -1) -> JsonObject:
