@@ -78,12 +78,7 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("GET", "/containers/{id}/stats", USER, observe.stats_of),
     ("GET", "/containers/{id}/changes", USER, commit.changes),
     ("GET", "/containers/{id}/export", USER, archive.export),
-    (
-        "GET",
-        "/containers/{id}/attach/ws",
-        USER,
-        _later("attach by websocket", "attach with POST and an upgrade to tcp"),
-    ),
+    ("GET", "/containers/{id}/attach/ws", USER, attach.attach_by_websocket),
     ("HEAD", "/containers/{id}/archive", USER, archive.look),
     ("GET", "/containers/{id}/archive", USER, archive.copy_out),
     ("PUT", "/containers/{id}/archive", USER, archive.copy_in),

@@ -449,7 +449,7 @@ class Keeper:
             await first_of(self.runs.ends.settled, self.gone)
         return Exit(self.state.exit_code, self.state.error)
 
-    async def attachment(self, request: AttachRequest) -> Attachment:
+    async def attachment(self, request: AttachRequest, *, framed: bool | None = None) -> Attachment:
         """A client's place at this container's stdio, in this run or, when it does not run, the next.
 
         Raises:
@@ -464,6 +464,7 @@ class Keeper:
             self.runs.lines,
             terminal=self.record.request.tty,
             stdin_once=self.record.request.stdin_once and not self.record.request.tty,
+            framed=framed,
         )
         await self.row.tell(ContainerAttach())
         if self.gone.is_set():
