@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from supervisor.access.log_sizes import count, size_bytes
-from supervisor.access.policy import Bounds, Check, Objection
+from supervisor.access.policy import Bounds, Check, Objection, shown
 
 DEFAULT_CAPABILITIES = frozenset(
     {
@@ -126,6 +126,13 @@ def sysctls(value: object, _: Bounds) -> Iterable[Objection]:
     for name in _keys(value):
         if name not in SAFE_SYSCTLS and not name.startswith("fs.mqueue."):
             yield Objection("sysctl", f"the kernel parameter {name} is asked for")
+
+
+def cgroup_parent(value: object, _: Bounds) -> Iterable[Objection]:
+    """A path below the owner's own group."""
+    names = value.split("/") if isinstance(value, str) else ["/"]
+    if "" in names or ".." in names or "." in names:
+        yield Objection("cgroup-parent", f"the cgroup {shown(value)} is asked for")
 
 
 def host_port(value: object, bounds: Bounds) -> Iterable[Objection]:

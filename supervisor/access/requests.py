@@ -79,8 +79,16 @@ class PortRequest:
 
 
 @attrs.frozen
+class DeviceValue:
+    """A number for one disk, named by its device node: a weight, or the most in a second. Admins only."""
+
+    path: str
+    value: int
+
+
+@attrs.frozen
 class Resources:
-    """Limits of a container; 0 (``None`` for swap) means not limited."""
+    """Limits of a container; 0 (``None`` for swap and swappiness) means not limited."""
 
     memory_bytes: int = 0
     memory_swap_bytes: int | None = None
@@ -94,6 +102,12 @@ class Resources:
     pids_max: int = 0
     io_weight: int = 0
     oom_kill_disable: bool = False
+    swappiness: int | None = None
+    io_device_weights: tuple[DeviceValue, ...] = ()
+    read_bytes_max: tuple[DeviceValue, ...] = ()
+    write_bytes_max: tuple[DeviceValue, ...] = ()
+    read_operations_max: tuple[DeviceValue, ...] = ()
+    write_operations_max: tuple[DeviceValue, ...] = ()
 
 
 @attrs.frozen

@@ -16,6 +16,7 @@ from supervisor.access.requests import (
     CommitRequest,
     ContainerRequest,
     DeviceRequest,
+    DeviceValue,
     ExecRequest,
     HealthRequest,
     LogRequest,
@@ -96,7 +97,9 @@ CONTAINER: Mapping[str, Line] = {
     "cgroupns_mode": _bounded(
         "host-namespace", "private", checks.one_of({"private"}, "host-namespace")
     ),
-    "cgroup_parent": _CGROUP_PARENT,
+    "cgroup_parent": _bounded(
+        "cgroup-parent", "a name of the owner's own, below their cgroup", checks.cgroup_parent
+    ),
     "cap_add": _bounded(
         "capability", ", ".join(sorted(checks.DEFAULT_CAPABILITIES)), checks.capabilities
     ),
@@ -175,6 +178,17 @@ RESOURCES: Mapping[str, Line] = {
         "pids_max",
         "io_weight",
     ),
+    "swappiness": _FREE,
+    **dict.fromkeys(
+        (
+            "io_device_weights",
+            "read_bytes_max",
+            "write_bytes_max",
+            "read_operations_max",
+            "write_operations_max",
+        ),
+        _admin("device", "--blkio-weight, for all disks"),
+    ),
     "oom_kill_disable": _admin("oom-kill", "a memory limit that ends the container"),
 }
 
@@ -187,6 +201,7 @@ TABLE: Table = {
     Resources: RESOURCES,
     HealthRequest: _free("test", "interval_ns", "timeout_ns", "start_period_ns", "retries"),
     DeviceRequest: dict.fromkeys(("host_path", "container_path", "permissions"), _NO_DEVICE),
+    DeviceValue: dict.fromkeys(("path", "value"), _NO_DEVICE),
     RestartRequest: _free("name", "attempts_max"),
     LogRequest: {
         "driver": _bounded(

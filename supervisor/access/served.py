@@ -17,7 +17,6 @@ from supervisor.access.requests import (
     BuildRequest,
     ContainerRequest,
     MountRequest,
-    Resources,
     VolumeRequest,
 )
 from supervisor.errors import faulty
@@ -31,6 +30,10 @@ def _never(_: object) -> bool:
 
 def _one_of(*values: object) -> Served:
     return lambda value: value in values
+
+
+def _other_than(value: object) -> Served:
+    return lambda given: given != value
 
 
 def _always(_: object) -> bool:
@@ -64,7 +67,7 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
             "only no-new-privileges, seccomp=unconfined, and seccomp= with a profile are",
         ),
         "devices": (_never, "bind what a device serves, such as its socket, instead"),
-        "cgroup_parent": (_never, "each container is in its owner's cgroup"),
+        "cgroup_parent": (_other_than("caller"), "a name, or nothing"),
         "links": (_never, "publish a port, or use one container"),
         "mac_address": (_never, ""),
         "ip_address": (_never, ""),
@@ -76,7 +79,6 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
             "only private and slave are: what a container mounts stays its own",
         )
     },
-    Resources: {"oom_kill_disable": (_never, "set a memory limit that is large enough")},
     BuildRequest: {
         "network_mode": (
             _one_of("default", "bridge", "none", "host"),

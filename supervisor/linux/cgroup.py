@@ -15,6 +15,7 @@ from supervisor.linux import cgroup_v1, cgroup_v2
 from supervisor.linux.cgroup_model import (
     NO_LIMITS,
     UNLIMITED,
+    Ability,
     CgroupLimits,
     CgroupPressure,
     Cgroups,
@@ -26,6 +27,7 @@ from supervisor.linux.cgroup_model import (
 __all__ = [
     "NO_LIMITS",
     "UNLIMITED",
+    "Ability",
     "CgroupLimits",
     "CgroupPressure",
     "CgroupSample",

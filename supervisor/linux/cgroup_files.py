@@ -120,6 +120,17 @@ def remove(path: Path) -> bool:
     return gone
 
 
+def remove_one(path: Path) -> bool:
+    """Remove the group itself; ``False`` when anything is in it, another group too."""
+    try:
+        path.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def kill_processes(members: Callable[[], set[int]]) -> int:
     """SIGKILL to all of ``members``, and how many that were.
 

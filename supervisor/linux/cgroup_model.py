@@ -11,6 +11,7 @@ at 1024 only.)
 
 from __future__ import annotations
 
+import enum
 import re
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -35,6 +36,30 @@ _SEGMENT = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _ENOENT, _EBUSY, _EINVAL, _ENODEV, _ERANGE = 2, 16, 22, 19, 34
 
 
+class Ability(enum.Enum):
+    """What a host's cgroups may or may not be able to limit."""
+
+    MEMORY = "memory"
+    SWAP = "swap"
+    SWAPPINESS = "swappiness"
+    OOM_KILL_DISABLE = "oom kill disable"
+    CPU = "cpu"
+    CPUSET = "cpuset"
+    PIDS = "pids"
+    IO_WEIGHT = "io weight"
+    IO_WEIGHT_DEVICE = "io weight of a device"
+    IO_RATES = "io rates"
+
+
+class Rate(enum.StrEnum):
+    """What of a device's traffic is bounded, in a second; in cgroup v2's words."""
+
+    READ_BYTES = "rbps"
+    WRITE_BYTES = "wbps"
+    READ_OPERATIONS = "riops"
+    WRITE_OPERATIONS = "wiops"
+
+
 @attrs.frozen
 class CgroupLimits:
     """What a group may use. ``None`` (or 0, or "") leaves a limit as it is; -1 lifts it.
@@ -51,6 +76,10 @@ class CgroupLimits:
         cpuset_cpus: Processors, e.g. ``0-3,7``.
         cpuset_mems: Memory nodes.
         io_weight: Share of the disks beside its siblings, 1 to 10,000; 100 is normal.
+        io_device_weights: The same of single disks, by ``major:minor``.
+        io_rates: (``major:minor``, what, how much) of single disks.
+        swappiness: 0 to 100, v1 only.
+        oom_kill_disable: The group waits where it would be killed, v1 only.
     """
 
     cpu_weight: int | None = None
@@ -64,6 +93,10 @@ class CgroupLimits:
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
     io_weight: int | None = None
+    io_device_weights: tuple[tuple[str, int], ...] = ()
+    io_rates: tuple[tuple[str, Rate, int], ...] = ()
+    swappiness: int | None = None
+    oom_kill_disable: bool = False
 
 
 NO_LIMITS = CgroupLimits()
@@ -149,7 +182,12 @@ class Cgroups(Protocol):
         kind: ``v1``, ``hybrid`` or ``v2``.
         root: Path of the daemon's tree below the mount, without a leading slash.
         lacks: What this host cannot do, each in words.
+        abilities: What it can limit.
     """
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """What it can limit."""
 
     @property
     def kind(self) -> str:
@@ -232,6 +270,9 @@ class Cgroups(Protocol):
 
     def details(self, group: str) -> CgroupDetails:
         """What else is told of a group; of one that is gone, nothing."""
+
+    def remove_one(self, group: str) -> bool:
+        """The group is gone (``True``; also if it was not there), or something is in it, another group too."""
 
     def sample(self, group: str) -> CgroupSample:
         """What it has used so far.

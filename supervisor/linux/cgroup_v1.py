@@ -22,10 +22,12 @@ from supervisor.linux.cgroup_details import details_v1
 from supervisor.linux.cgroup_model import (
     NO_LIMITS,
     UNLIMITED,
+    Ability,
     CgroupDetails,
     CgroupLimits,
     CgroupPressure,
     CgroupSample,
+    Rate,
     bfq_of_weight,
     blkio_of_weight,
     checked,
@@ -36,6 +38,27 @@ from supervisor.linux.cgroup_v2 import KILL_ROUNDS_MAX, Tree
 
 CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids")
 FREEZE_POLLS_MAX = 50
+
+_ABILITIES = (
+    (Ability.MEMORY, "memory", ("memory.limit_in_bytes",)),
+    (Ability.SWAP, "memory", ("memory.memsw.limit_in_bytes",)),
+    (Ability.SWAPPINESS, "memory", ("memory.swappiness",)),
+    (Ability.OOM_KILL_DISABLE, "memory", ("memory.oom_control",)),
+    (Ability.CPU, "cpu", ("cpu.shares",)),
+    (Ability.CPUSET, "cpuset", ("cpuset.cpus",)),
+    (Ability.PIDS, "pids", ("cgroup.procs",)),
+    (Ability.IO_WEIGHT, "blkio", ("blkio.weight", "blkio.bfq.weight")),
+    (Ability.IO_WEIGHT_DEVICE, "blkio", ("blkio.weight_device", "blkio.bfq.weight_device")),
+    (Ability.IO_RATES, "blkio", ("blkio.throttle.read_bps_device",)),
+)
+"""By the files of the controller's topmost group."""
+
+_RATE_FILES = {
+    Rate.READ_BYTES: "blkio.throttle.read_bps_device",
+    Rate.WRITE_BYTES: "blkio.throttle.write_bps_device",
+    Rate.READ_OPERATIONS: "blkio.throttle.read_iops_device",
+    Rate.WRITE_OPERATIONS: "blkio.throttle.write_iops_device",
+}
 
 
 @attrs.frozen
@@ -55,6 +78,16 @@ class CgroupsV1:
     lacks: tuple[str, ...]
     tree: Tree | None = None
     named: tuple[Path, ...] = ()
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """See ``Cgroups``."""
+        return frozenset(
+            ability
+            for ability, controller, names in _ABILITIES
+            if (place := self.controllers.get(controller))
+            and any((place / name).exists() for name in names)
+        )
 
     @property
     def kind(self) -> str:
@@ -180,6 +213,10 @@ class CgroupsV1:
         gone = [files.remove(here) for here in (*self._paths(group), *strays)]
         return all(gone)
 
+    def remove_one(self, group: str) -> bool:
+        """See ``Cgroups``."""
+        return all(files.remove_one(here) for here in self._paths(group))
+
     def oom_kills(self, group: str) -> int:
         """See ``Cgroups``; v1 counts in each group for itself."""
         memory = self._path("memory", group)
@@ -277,9 +314,17 @@ class CgroupsV1:
 
     def _limit_io(self, group: str, limits: CgroupLimits) -> None:
         blkio = self._path("blkio", group)
-        if blkio is None or not limits.io_weight:
+        if blkio is None:
             return
-        if not files.offers(blkio / "blkio.weight", blkio_of_weight(limits.io_weight)):
+        for device, rate, most in limits.io_rates:
+            files.offers(blkio / _RATE_FILES[rate], f"{device} {most}")
+        for device, weight in limits.io_device_weights:
+            line = f"{device} {blkio_of_weight(weight)}"
+            if not files.offers(blkio / "blkio.weight_device", line):
+                files.offers(blkio / "blkio.bfq.weight_device", f"{device} {bfq_of_weight(weight)}")
+        if limits.io_weight and not files.offers(
+            blkio / "blkio.weight", blkio_of_weight(limits.io_weight)
+        ):
             files.offers(blkio / "blkio.bfq.weight", bfq_of_weight(limits.io_weight))
 
     def _limit_memory(self, group: str, limits: CgroupLimits) -> None:
@@ -295,6 +340,10 @@ class CgroupsV1:
         for path, value in wanted:
             if value:
                 files.offers(path, value)
+        if limits.swappiness is not None:
+            files.offers(memory / "memory.swappiness", limits.swappiness)
+        if limits.oom_kill_disable:
+            files.offers(memory / "memory.oom_control", 1)
         if soft := limits.memory_high_bytes or limits.memory_reservation_bytes:
             files.write(memory / "memory.soft_limit_in_bytes", soft)
 

@@ -23,6 +23,7 @@ from supervisor.linux.cgroup_details import details_v2
 from supervisor.linux.cgroup_model import (
     NO_LIMITS,
     UNLIMITED,
+    Ability,
     CgroupDetails,
     CgroupLimits,
     CgroupPressure,
@@ -42,6 +43,14 @@ _WITHOUT = {
     "io": "io.weight and io figures: the io controller is not given to us",
     "memory": "memory limits and figures: the memory controller is not given to us",
     "pids": "pids.max: the pids controller is not given to us",
+}
+
+_ABILITIES = {
+    "cpu": (Ability.CPU,),
+    "cpuset": (Ability.CPUSET,),
+    "io": (Ability.IO_WEIGHT, Ability.IO_WEIGHT_DEVICE, Ability.IO_RATES),
+    "memory": (Ability.MEMORY, Ability.SWAP),
+    "pids": (Ability.PIDS,),
 }
 
 
@@ -117,6 +126,17 @@ class CgroupsV2:
     kind: str = "v2"
 
     @property
+    def abilities(self) -> frozenset[Ability]:
+        """See ``Cgroups``."""
+        has = files.text(self.trunk / "cgroup.controllers").split()
+        return frozenset(
+            ability
+            for name, abilities in _ABILITIES.items()
+            if name in has
+            for ability in abilities
+        )
+
+    @property
     def confines_devices(self) -> bool:
         """See ``Cgroups``; v2 has no device files, only programs."""
         return False
@@ -150,10 +170,7 @@ class CgroupsV2:
             _limit_memory(here, limits, together="/" in group)
             if limits.pids:
                 files.offers(here / "pids.max", _or_max(limits.pids))
-            if limits.io_weight and not files.offers(
-                here / "io.weight", f"default {limits.io_weight}"
-            ):
-                files.offers(here / "io.bfq.weight", bfq_of_weight(limits.io_weight))
+            _limit_io(here, limits)
         except OSError as error:
             raise refusal("limit", group, error) from error
 
@@ -204,6 +221,10 @@ class CgroupsV2:
     def remove(self, group: str) -> bool:
         """See ``Cgroups``."""
         return files.remove(self.tree.path(group))
+
+    def remove_one(self, group: str) -> bool:
+        """See ``Cgroups``."""
+        return files.remove_one(self.tree.path(group))
 
     def oom_kills(self, group: str) -> int:
         """See ``Cgroups``."""
@@ -339,6 +360,16 @@ def _limit_cpu(here: Path, limits: CgroupLimits) -> None:
         files.offers(here / "cpuset.cpus", limits.cpuset_cpus)
     if limits.cpuset_mems:
         files.offers(here / "cpuset.mems", limits.cpuset_mems)
+
+
+def _limit_io(here: Path, limits: CgroupLimits) -> None:
+    if limits.io_weight and not files.offers(here / "io.weight", f"default {limits.io_weight}"):
+        files.offers(here / "io.bfq.weight", bfq_of_weight(limits.io_weight))
+    for device, weight in limits.io_device_weights:
+        if not files.offers(here / "io.weight", f"{device} {weight}"):
+            files.offers(here / "io.bfq.weight", f"{device} {bfq_of_weight(weight)}")
+    for device, rate, most in limits.io_rates:
+        files.offers(here / "io.max", f"{device} {rate}={most}")
 
 
 def _limit_memory(here: Path, limits: CgroupLimits, *, together: bool) -> None:

@@ -17,12 +17,12 @@ import orjson
 from attrs import evolve, frozen
 
 from supervisor.access.owners import Owner
-from supervisor.access.requests import ContainerRequest
+from supervisor.access.requests import ContainerRequest, Resources
 from supervisor.linux import mounts
-from supervisor.linux.cgroup import Cgroups
+from supervisor.linux.cgroup import CgroupLimits, Cgroups
 from supervisor.network.networks import Endpoint
 from supervisor.runtime import spec
-from supervisor.runtime.cgroup_tree import container_group, limits_of
+from supervisor.runtime.cgroup_tree import container_group, disks_named, disks_of, limits_of
 from supervisor.runtime.conmon import SessionPaths
 from supervisor.runtime.container_mounts import prepare_mounts, take_down_mounts
 from supervisor.runtime.first_process import process_inputs, settle_in
@@ -90,8 +90,8 @@ async def _assemble(parts: Parts, record: ContainerRecord, meanwhile: Job) -> Su
         lambda: _fresh_directories(session, owner, log_path(parts.data_root, record).parent)
     )
     user_pin = await parts.user_namespace(owner)
-    group = container_group(owner.uid, record.id)
-    limits = limits_of(record.request.resources, parts.config.runtime.pids_max)
+    group = container_group(record)
+    limits = await _limits(parts, record.request.resources)
 
     async def prepare_rootfs() -> None:
         with told():
@@ -136,6 +136,11 @@ async def _assemble(parts: Parts, record: ContainerRecord, meanwhile: Job) -> Su
     return Surroundings(owner, session, group, rootfs, endpoint, user, written)
 
 
+async def _limits(parts: Parts, resources: Resources) -> CgroupLimits:
+    disks = await in_thread(lambda: disks_of(resources)) if disks_named(resources) else {}
+    return limits_of(resources, parts.config.runtime.pids_max, disks)
+
+
 async def dismantle(parts: Parts, record: ContainerRecord) -> None:
     """Nothing of the container's surroundings is left: no process, mount, link, cgroup or session directory.
 
@@ -163,7 +168,7 @@ async def take_down(parts: Parts, record: ContainerRecord) -> None:
         Internal: The runtime or the host refuses.
     """
     session = session_paths(parts.run_root, record)
-    await parts.tree.clear(container_group(record.owner, record.id))
+    await parts.tree.clear(container_group(record))
 
     async def unmount() -> None:
         await take_down_mounts(parts, record, session)

@@ -8,20 +8,30 @@ shares the owner's part.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import os
+import stat
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import trio
 
-from supervisor.access.requests import Resources
+from supervisor.access.requests import DeviceValue, Resources
 from supervisor.config import OwnerConfig
+from supervisor.errors import InvalidArgument, NotFound
 from supervisor.linux.cgroup import Cgroups
-from supervisor.linux.cgroup_model import UNLIMITED, CgroupLimits, weight_of_shares
+from supervisor.linux.cgroup_model import UNLIMITED, CgroupLimits, Rate, weight_of_shares
+from supervisor.runtime.records import ContainerRecord
+from supervisor.runtime.sanity import parent_names
 from supervisor.tasks import in_thread
 
 KILL_POLL_SECONDS = 0.002
 CPU_PERIOD_MICROSECONDS = 100_000
 BUILD_WEIGHT = 25
 IO_WEIGHT_DIVISOR = 5  # Docker's 500 is cgroup v2's 100
+MONITORS = "monitors"
+PARENT_PREFIX = "p-"
+"""Before the names people give to groups, so that none is taken for one of ours."""
+PARENT_TRIES_MAX = 16
 
 
 def owner_group(owner: int) -> str:
@@ -29,14 +39,15 @@ def owner_group(owner: int) -> str:
     return f"u{owner}"
 
 
-def container_group(owner: int, container_id: str) -> str:
-    """The group of a container's processes."""
-    return f"u{owner}/{container_id}"
+def container_group(record: ContainerRecord) -> str:
+    """The group of a container's processes; its parent, where one was asked for, is below its owner's."""
+    parents = (f"{PARENT_PREFIX}{name}" for name in parent_names(record.request.cgroup_parent))
+    return "/".join((owner_group(record.owner), *parents, record.id))
 
 
 def monitors_group(owner: int) -> str:
     """The group of an owner's conmons."""
-    return f"u{owner}/monitors"
+    return f"u{owner}/{MONITORS}"
 
 
 def build_group(owner: int, build_id: str) -> str:
@@ -44,8 +55,16 @@ def build_group(owner: int, build_id: str) -> str:
     return f"u{owner}/build-{build_id}"
 
 
-def limits_of(resources: Resources, pids_default: int) -> CgroupLimits:
-    """What a request's limits mean for a cgroup; pure."""
+def limits_of(
+    resources: Resources, pids_default: int, disks: Mapping[str, str] | None = None
+) -> CgroupLimits:
+    """What a request's limits mean for a cgroup; pure.
+
+    Args:
+        resources: The request's.
+        pids_default: Where it says nothing.
+        disks: ``major:minor`` of the disks it names, by path.
+    """
     quota, period = resources.cpu_quota_microseconds, resources.cpu_period_microseconds
     if resources.cpu_nanos:
         period = CPU_PERIOD_MICROSECONDS
@@ -65,7 +84,55 @@ def limits_of(resources: Resources, pids_default: int) -> CgroupLimits:
         cpuset_cpus=resources.cpuset_cpus,
         cpuset_mems=resources.cpuset_mems,
         io_weight=resources.io_weight // IO_WEIGHT_DIVISOR or None,
+        io_device_weights=tuple(
+            (disks[each.path], max(each.value // IO_WEIGHT_DIVISOR, 1))
+            for each in resources.io_device_weights
+            if disks
+        ),
+        io_rates=tuple(
+            (disks[each.path], rate, each.value)
+            for rate, values in rates_of(resources).items()
+            for each in values
+            if disks
+        ),
+        swappiness=resources.swappiness,
+        oom_kill_disable=resources.oom_kill_disable,
     )
+
+
+def rates_of(resources: Resources) -> Mapping[Rate, Sequence[DeviceValue]]:
+    """The bounds on single disks' traffic."""
+    return {
+        Rate.READ_BYTES: resources.read_bytes_max,
+        Rate.WRITE_BYTES: resources.write_bytes_max,
+        Rate.READ_OPERATIONS: resources.read_operations_max,
+        Rate.WRITE_OPERATIONS: resources.write_operations_max,
+    }
+
+
+def disks_named(resources: Resources) -> frozenset[str]:
+    """The paths of the disks with limits of their own."""
+    every = (resources.io_device_weights, *rates_of(resources).values())
+    return frozenset(each.path for values in every for each in values)
+
+
+def disks_of(resources: Resources) -> Mapping[str, str]:
+    """``major:minor`` of each disk that is named, by path.
+
+    Raises:
+        InvalidArgument: It is none.
+    """
+    return {path: _disk(path) for path in disks_named(resources)}
+
+
+def _disk(path: str) -> str:
+    try:
+        found = Path(path).stat()
+    except OSError as error:
+        raise InvalidArgument(f"cannot limit the disk {path}: {error.strerror}") from error
+    if not stat.S_ISBLK(found.st_mode):
+        raise InvalidArgument(f"cannot limit the disk {path}: it is no block device")
+    return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
 
 
 class CgroupTree:
@@ -77,6 +144,7 @@ class CgroupTree:
         """``seen_in_mounts`` turns a path of the host's cgroup tree into one that the daemon's mount namespace shows."""
         self.cgroups = cgroups
         self.confines_devices = cgroups.confines_devices
+        self.abilities = cgroups.abilities
         self._config = config
         self._seen_in_mounts = seen_in_mounts
         self._owners: set[int] = set()
@@ -96,11 +164,20 @@ class CgroupTree:
         def create() -> None:
             if owner not in self._owners:
                 self._admit(owner)
-            self.cgroups.create(group, limits)
+            self._make(group, limits)
             if device_rules is not None:
                 self.cgroups.confine_devices(group, device_rules)
 
         await in_thread(create)
+
+    def _make(self, group: str, limits: CgroupLimits) -> None:
+        """A parent that has just become empty may be removed meanwhile: once more then."""
+        for _ in range(PARENT_TRIES_MAX):
+            try:
+                return self.cgroups.create(group, limits)
+            except NotFound:
+                continue
+        return self.cgroups.create(group, limits)
 
     async def admit(self, owner: int) -> None:
         """The owner's group exists, with their limits, and that of their conmons."""
@@ -129,11 +206,37 @@ class CgroupTree:
             await trio.sleep(KILL_POLL_SECONDS)
 
     def _cleared(self, group: str) -> bool:
-        if not self.cgroups.exists(group):
-            return True
-        if self.cgroups.pids(group):
-            self.cgroups.kill(group)
-        return self.cgroups.remove(group)
+        if self.cgroups.exists(group):
+            if self.cgroups.pids(group):
+                self.cgroups.kill(group)
+            if not self.cgroups.remove(group):
+                return False
+        self._remove_parents(group)
+        return True
+
+    def _remove_parents(self, group: str) -> None:
+        """The groups above it that people named, as far as nobody else is in them."""
+        above = group.rpartition("/")[0]
+        while above.rpartition("/")[2].startswith(PARENT_PREFIX):
+            if self.cgroups.children(above) or not self.cgroups.remove_one(above):
+                return
+            above = above.rpartition("/")[0]
+
+    async def sweep(self, owner: str, live: Collection[str]) -> None:
+        """Of an owner's group only ``live`` containers' groups are left, and their conmons'."""
+        for group in await in_thread(lambda: list(self._leaves(owner))):
+            if group.rpartition("/")[2] not in live:
+                await self.clear(group)
+
+    def _leaves(self, group: str) -> Iterator[str]:
+        for name in self.cgroups.children(group):
+            below = f"{group}/{name}"
+            if name.startswith(PARENT_PREFIX):
+                yield from self._leaves(below)
+                if not self.cgroups.children(below):
+                    yield below
+            elif name != MONITORS:
+                yield below
 
     async def oom_kills(self, group: str) -> int:
         """How many processes of the group the kernel has ended for want of memory."""

@@ -23,6 +23,7 @@ from supervisor.errors import (
     Unavailable,
 )
 from supervisor.runtime.creation import ImageFacts, check_platform, container_record, inherit
+from supervisor.runtime.discards import fitted
 from supervisor.runtime.exec_index import ExecIndex
 from supervisor.runtime.execs import Exec, new_exec
 from supervisor.runtime.health import plan_of
@@ -139,6 +140,7 @@ class Containers:
         remapped = not identity.admin or request.userns_mode == "remap"
         check_platform(request, image.config)
         facts = ImageFacts(image.id, image.layers, image.config.config)
+        request, warnings = fitted(request, parts.host.abilities)
         record = container_record(
             request,
             facts,
@@ -166,7 +168,7 @@ class Containers:
         self._keepers[record.id] = keeper
         with finish_within(CLEANUP_SECONDS):  # it is there now, whoever goes away
             await self._nursery.start(keeper.run)
-        return keeper, []
+        return keeper, warnings
 
     def _admit(self, identity: Identity) -> None:
         most = self.parts.config.owner.containers_max

@@ -33,7 +33,7 @@ async def launch(
         BakehouseError: See :func:`assemble`.
     """
     alone = parts.runtime.stays_out(parts.tree.cgroups)
-    group = container_group(record.owner, record.id)
+    group = container_group(record)
     settings = log_settings(record.request.log, parts.config.runtime)
     inputs = SessionInputs(
         paths=session_paths(parts.run_root, record),
@@ -83,7 +83,7 @@ async def take_apart(
     why = f"not done within {seconds:.0f} seconds"
     with finish_within(seconds):
         try:
-            await parts.tree.clear(container_group(record.owner, record.id))
+            await parts.tree.clear(container_group(record))
             if lost:
                 await end_monitors(parts.tree, record.owner, record.id.__eq__)
             with trio.move_on_after(EXECS_END_SECONDS):

@@ -23,6 +23,8 @@ from supervisor.runtime.sanity import Host
 from supervisor.runtime.seccomp import Profile
 from supervisor.store.store import Store
 
+ONLINE_NODES = Path("/sys/devices/system/node/online")
+
 
 @frozen
 class Parts:
@@ -67,6 +69,8 @@ class Parts:
             hard_limits=self.audit.bounds.hard_limits,
             raises_limits="CAP_SYS_RESOURCE" in self.bounding,
             runtime=self.runtime.name,
+            memory_nodes=memory_nodes(),
+            abilities=self.tree.abilities,
         )
 
     def confines_devices(self, owner: Owner) -> bool:
@@ -84,6 +88,18 @@ class Parts:
         pin = self.run_root / "ns" / "user" / f"{owner.uid}-{owner.map_digest}"
         await user_namespace(self.spawner, pin, owner.id_map)
         return pin
+
+
+def memory_nodes() -> frozenset[int]:
+    """The memory nodes that are online; one where the kernel knows of no others."""
+    try:
+        text = ONLINE_NODES.read_text()
+    except OSError:
+        return frozenset({0})
+    ranges = (part.partition("-") for part in text.strip().split(","))
+    return frozenset(
+        number for first, _, last in ranges for number in range(int(first), int(last or first) + 1)
+    )
 
 
 def own_directory(path: Path, owner: Owner) -> None:

@@ -247,9 +247,7 @@ async def _sweep(parts: Parts, live: Collection[str]) -> None:
 
 async def _sweep_owner(parts: Parts, owner_group: str, live: Collection[str]) -> None:
     """Groups first: without its group a conmon that is just creating cannot go on."""
-    for name in await in_thread(lambda: parts.tree.cgroups.children(owner_group)):
-        if name != "monitors" and name not in live:
-            await parts.tree.clear(f"{owner_group}/{name}")
+    await parts.tree.sweep(owner_group, live)
     owner = owner_group.removeprefix("u")
     if owner.isdecimal():
         await end_monitors(parts.tree, int(owner), lambda container: container not in live)

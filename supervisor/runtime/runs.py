@@ -83,7 +83,7 @@ class Runs:
         self._company = trio.CancelScope()
         self._session = session_paths(parts.run_root, record)
         self.log = log_path(parts.data_root, record)
-        self.group = container_group(record.owner, record.id)
+        self.group = container_group(record)
         self.endpoint: Endpoint | None = None
         self.ends = Ends()
         self.waiting = WaitingAttachments()

@@ -15,6 +15,7 @@ import attrs
 from protocol.errors import Fault
 from supervisor.access.requests import ContainerRequest, MountKind, MountRequest, Resources
 from supervisor.errors import InvalidArgument
+from supervisor.linux.cgroup_model import Ability
 from supervisor.runtime.seccomp import custom_profile, profile_text
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -26,6 +27,8 @@ ID_MAX = 0xFFFF_FFFE
 
 SYSCTL_NAME = re.compile(r"[a-z0-9_-]+(\.[A-Za-z0-9_@:-]+)+")
 SYSCTL_VALUE_BYTES_MAX = 1_024
+PARENT_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+PARENTS_MAX = 4
 IPC_SYSCTLS = frozenset(
     {
         "kernel.msgmax",
@@ -50,12 +53,16 @@ class Host:
         hard_limits: The daemon's own hard resource limits by ulimit name; unlimited ones are left out.
         raises_limits: It may go above them.
         runtime: Name of the OCI runtime that the daemon took.
+        memory_nodes: Those that are online.
+        abilities: What its cgroups can limit.
     """
 
     cpus: int
     hard_limits: Mapping[str, int] = attrs.field(factory=dict)
     raises_limits: bool = False
     runtime: str = "crun"
+    memory_nodes: frozenset[int] = frozenset({0})
+    abilities: frozenset[Ability] = frozenset(Ability)
 
 
 def request_faults(request: ContainerRequest, host: Host, *, remapped: bool) -> Iterator[Fault]:
@@ -116,6 +123,17 @@ def _option_faults(request: ContainerRequest, host: Host) -> Iterator[Fault]:
         yield Fault(
             f"unknown or invalid runtime name: {request.runtime[:80]}", hint=f"use {host.runtime}"
         )
+    parents = parent_names(request.cgroup_parent)
+    if request.cgroup_parent.startswith("/"):
+        yield Fault(
+            f"invalid cgroup parent {request.cgroup_parent[:80]!r}: it is below its owner's own cgroup",
+            hint="a name without a leading slash",
+        )
+    elif len(parents) > PARENTS_MAX or not all(map(PARENT_NAME.fullmatch, parents)):
+        yield Fault(
+            f"invalid cgroup parent {request.cgroup_parent[:80]!r}",
+            hint=f"up to {PARENTS_MAX} names of a-z, 0-9, '_', '.' and '-', with slashes between",
+        )
     try:
         if (text := profile_text(request.security_opt)) is not None:
             custom_profile(text)
@@ -157,12 +175,27 @@ def resource_faults(resources: Resources, host: Host) -> Iterator[Fault]:
         yield Fault(
             f"Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
         )
-    highest = max(map(int, re.findall("[0-9]+", resources.cpuset_cpus)), default=0)
+    if not _members(resources.cpuset_mems) <= host.memory_nodes:
+        yield Fault(
+            f"Requested memory nodes are not available - requested {resources.cpuset_mems},"
+            f" available: {','.join(map(str, sorted(host.memory_nodes)))}"
+        )
+    highest = max(_members(resources.cpuset_cpus), default=0)
     if highest >= cpus:
         yield Fault(
             f"Requested CPUs are not available - requested {resources.cpuset_cpus},"
             f" available: 0-{cpus - 1}"
         )
+
+
+def _members(ranges: str) -> set[int]:
+    """The first and last of each of ``0-2,4``."""
+    return set(map(int, re.findall("[0-9]+", ranges)))
+
+
+def parent_names(cgroup_parent: str) -> list[str]:
+    """The segments of a ``--cgroup-parent``."""
+    return [name for name in cgroup_parent.split("/") if name]
 
 
 def _mount_faults(mounts: Sequence[MountRequest]) -> Iterator[Fault]:

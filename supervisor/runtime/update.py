@@ -64,7 +64,7 @@ def _merged(before: Resources, asked: Resources) -> Resources:
     said = {
         field.name: value
         for field in attrs.fields(Resources)
-        if (value := getattr(asked, field.name)) not in {0, None, ""}
+        if (value := getattr(asked, field.name)) not in {0, None, "", ()}
     }
     if asked.memory_bytes and asked.memory_swap_bytes is None:
         said["memory_swap_bytes"] = swap_of(before)

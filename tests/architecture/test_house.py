@@ -37,6 +37,7 @@ PURE = (
     "supervisor/monitor/detect.py",
     "supervisor/network/ruleset.py",
     "supervisor/oci",
+    "supervisor/runtime/discards.py",
     "supervisor/runtime/sanity.py",
     "supervisor/runtime/spec.py",
     "supervisor/runtime/status.py",

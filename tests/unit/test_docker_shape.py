@@ -183,7 +183,7 @@ def test_all_faults_are_told_at_once() -> None:
                 "Env": ["=x", 3],
                 "HostConfig": {
                     "Memory": "lots",
-                    "BlkioDeviceReadBps": [{"Path": "/dev/sda", "Rate": 1}],
+                    "DeviceRequests": [{"Count": -1}],
                     "PortBindings": {"x/tcp": [{"HostPort": "99999"}]},
                     "Binds": ["a:b"],
                     "RestartPolicy": {"Name": "sometimes"},
@@ -194,7 +194,7 @@ def test_all_faults_are_told_at_once() -> None:
         )
     text = caught.value.text()
     for place in (
-        "Invalid container name", "Env", "HostConfig.Memory", "HostConfig.BlkioDeviceReadBps", "PortBindings.x/tcp",
+        "Invalid container name", "Env", "HostConfig.Memory", "HostConfig.DeviceRequests", "PortBindings.x/tcp",
         "PortBindings.x/tcp[0].HostPort", "Binds[0]", "RestartPolicy.Name", "EndpointsConfig.other", "Image",
     ):  # fmt: skip
         assert place in text, text

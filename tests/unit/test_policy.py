@@ -14,6 +14,7 @@ from supervisor.access.requests import (
     BuildRequest,
     ContainerRequest,
     DeviceRequest,
+    DeviceValue,
     ExecRequest,
     LogRequest,
     MountKind,
@@ -72,6 +73,11 @@ REFUSED: list[tuple[Request, list[str]]] = [
     (container(masked_paths=()), ["masked-paths"]),
     (container(readonly_paths=()), ["masked-paths"]),
     (container(cgroup_parent="/system.slice"), ["cgroup-parent"]),
+    (container(cgroup_parent="jobs/../../u0"), ["cgroup-parent"]),
+    (
+        container(resources=Resources(read_bytes_max=(DeviceValue("/dev/sda", 1),))),
+        ["device"],
+    ),
     (container(runtime="/tmp/mine"), ["runtime"]),
     (
         container(sysctls={"kernel.core_pattern": "|/x", "net.ipv4.ip_forward": "1"}),
@@ -125,7 +131,7 @@ ALLOWED: list[Request] = [
     ),
     bind("/home/ada/p", read_only=True, propagation="rprivate"),
     bind("/dev/shm"),
-    container(volumes_from=("db:ro",)),
+    container(volumes_from=("db:ro",), cgroup_parent="jobs/nightly"),
     bind("/process"),
     ExecRequest(command=("sh",), tty=True, user="root", working_dir="/"),
     BuildRequest(tags=("hello",), network_mode="none", build_args={"A": None}),
@@ -202,14 +208,14 @@ def test_what_is_not_served_is_refused_by_name_to_all() -> None:
 
 def test_parts_that_are_not_served_are_told_with_their_place() -> None:
     request = container(
-        resources=Resources(oom_kill_disable=True),
+        userns_mode="odd",
         mounts=(MountRequest(kind=MountKind.BIND, source="/d", target="/d", propagation="shared"),),
     )
     with pytest.raises(InvalidArgument) as caught:
         check_served(request, Action.CONTAINER_CREATE)
     assert [fault.message.split()[0] for fault in caught.value.faults] == [
         "mounts[0].propagation",
-        "resources.oom_kill_disable",
+        "userns_mode",
     ]
 
 

@@ -14,6 +14,7 @@ import attrs
 
 from supervisor.access.requests import (
     DeviceRequest,
+    DeviceValue,
     LogRequest,
     PortRequest,
     Resources,
@@ -26,6 +27,8 @@ from supervisor.runtime.spec import ALL_CAPABILITIES
 
 PORT_MAX = 65_535
 MEMORY_BYTES_MIN = 6 * 1_048_576
+CPU_MICROSECONDS_MIN, CPU_MICROSECONDS_MAX = 1_000, 1_000_000
+BLKIO_WEIGHT_MIN, BLKIO_WEIGHT_MAX = 10, 1_000
 ULIMITS = frozenset(
     {
         "core",
@@ -50,15 +53,8 @@ NO_NEW_PRIVILEGES = "no-new-privileges"
 RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
 
 REFUSED: Mapping[str, Sequence[object]] = {
-    "BlkioDeviceReadBps": (),
-    "BlkioDeviceReadIOps": (),
-    "BlkioDeviceWriteBps": (),
-    "BlkioDeviceWriteIOps": (),
-    "BlkioWeightDevice": (),
     "Capabilities": (),
     "Cgroup": (),
-    "CpuCount": (),
-    "CpuPercent": (),
     "CpuRealtimePeriod": (),
     "CpuRealtimeRuntime": (),
     "DeviceCgroupRules": (),
@@ -66,26 +62,21 @@ REFUSED: Mapping[str, Sequence[object]] = {
     "IOMaximumBandwidth": (),
     "IOMaximumIOps": (),
     "Isolation": ("default",),
-    "KernelMemory": (),
-    "KernelMemoryTCP": (),
-    "MemorySwappiness": (-1,),
     "StorageOpt": (),
     "VolumeDriver": ("local",),
 }
 """Would change what happens, and is not supported; with the values beside zero that say nothing."""
 
-WITHOUT_MEANING = ("ContainerIDFile", "ConsoleSize")
-"""Says something to the client only, or nothing on Linux."""
+WITHOUT_MEANING = (
+    "ContainerIDFile", "ConsoleSize", "KernelMemory", "KernelMemoryTCP", "CpuCount", "CpuPercent",
+)  # fmt: skip
+"""Says something to the client only, or nothing on Linux as it is today."""
 
 
 def resources(host: Fields) -> Resources:
     """The limits of a new container."""
     found = limits(host)
-    swap = found.memory_swap_bytes or 0
-    if swap > 0 and not found.memory_bytes:
-        host.fault("MemorySwap", "is set without Memory")
-    elif 0 < swap < found.memory_bytes:
-        host.fault("MemorySwap", "is less than Memory, which it includes")
+    _check_memory(host, found)
     return attrs.evolve(
         found,
         pids_max=max(found.pids_max, 0),
@@ -95,15 +86,16 @@ def resources(host: Fields) -> Resources:
 
 def limits(host: Fields) -> Resources:
     """The limits as they are said; -1 is none."""
-    memory = host.number("Memory", 0)
+    memory, swap = host.number("Memory", 0), host.number("MemorySwap", -1)
     if 0 < memory < MEMORY_BYTES_MIN:
-        host.fault("Memory", "is less than the minimum of 6MB")
-    swap = host.number("MemorySwap", -1)
-    quota = host.number("CpuQuota", -1)
+        host.fault("Memory", "Minimum memory limit allowed is 6MB")
+    quota, period = host.number("CpuQuota", -1), host.number("CpuPeriod", 0)
     nanos = host.number("NanoCpus", 0)
-    period = host.number("CpuPeriod", 0, 1_000_000)
-    if nanos and (quota > 0 or period):
-        host.fault("NanoCpus", "cannot be combined with CpuQuota or CpuPeriod")
+    _check_cpu(host, nanos, quota, period)
+    weight = host.number("BlkioWeight", 0)
+    if weight and not BLKIO_WEIGHT_MIN <= weight <= BLKIO_WEIGHT_MAX:
+        host.fault("BlkioWeight", "Range of blkio weight is from 10 to 1000")
+    swappiness = host.number_or_none("MemorySwappiness", -1, 100)
     return Resources(
         memory_bytes=memory,
         memory_swap_bytes=swap or None,
@@ -115,9 +107,60 @@ def limits(host: Fields) -> Resources:
         cpuset_cpus=_cpuset(host, "CpusetCpus"),
         cpuset_mems=_cpuset(host, "CpusetMems"),
         pids_max=host.number("PidsLimit", -1),
-        io_weight=host.number("BlkioWeight", 0, 1_000),
+        io_weight=weight,
         oom_kill_disable=host.flag("OomKillDisable"),
+        swappiness=None if swappiness == -1 else swappiness,
+        io_device_weights=_device_values(host, "BlkioWeightDevice", "Weight"),
+        read_bytes_max=_device_values(host, "BlkioDeviceReadBps", "Rate"),
+        write_bytes_max=_device_values(host, "BlkioDeviceWriteBps", "Rate"),
+        read_operations_max=_device_values(host, "BlkioDeviceReadIOps", "Rate"),
+        write_operations_max=_device_values(host, "BlkioDeviceWriteIOps", "Rate"),
     )
+
+
+def _check_memory(host: Fields, found: Resources) -> None:
+    """What the limits of memory are to one another; in Docker's words."""
+    memory, swap = found.memory_bytes, found.memory_swap_bytes or 0
+    if swap > 0 and not memory:
+        host.fault(
+            "MemorySwap",
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        )
+    elif 0 < swap < memory:
+        host.fault(
+            "MemorySwap", "Minimum memoryswap limit should be larger than memory limit, see usage"
+        )
+    if 0 < found.memory_reservation_bytes < MEMORY_BYTES_MIN:
+        host.fault("MemoryReservation", "Minimum memory reservation allowed is 6MB")
+    elif 0 < memory < found.memory_reservation_bytes:
+        host.fault(
+            "MemoryReservation",
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        )
+
+
+def _check_cpu(host: Fields, nanos: int, quota: int, period: int) -> None:
+    if nanos and period:
+        host.fault("NanoCpus", "Conflicting options: Nano CPUs and CPU Period cannot both be set")
+    if nanos and quota > 0:
+        host.fault("NanoCpus", "Conflicting options: Nano CPUs and CPU Quota cannot both be set")
+    if period and not CPU_MICROSECONDS_MIN <= period <= CPU_MICROSECONDS_MAX:
+        host.fault(
+            "CpuPeriod",
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        )
+    if 0 < quota < CPU_MICROSECONDS_MIN:
+        host.fault("CpuQuota", "CPU cfs quota can not be less than 1ms (i.e. 1000)")
+
+
+def _device_values(host: Fields, name: str, key: str) -> tuple[DeviceValue, ...]:
+    found = []
+    for each in host.children(name):
+        path, value = each.text("Path"), each.number(key, 0)
+        if not path.startswith("/") or "\0" in path:
+            each.fault("Path", f"is {path[:80]!r}, which is no device", "/dev/sda")
+        found.append(DeviceValue(path, value))
+    return tuple(found)
 
 
 def _cpuset(host: Fields, name: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from supervisor.access.requests import (
     ContainerRequest,
+    DeviceValue,
     MountForm,
     MountKind,
     MountRequest,
@@ -96,11 +97,11 @@ def _resources(resources: Resources) -> JsonObject:
         "Memory": resources.memory_bytes,
         "NanoCpus": resources.cpu_nanos,
         "BlkioWeight": resources.io_weight,
-        "BlkioWeightDevice": [],
-        "BlkioDeviceReadBps": None,
-        "BlkioDeviceWriteBps": None,
-        "BlkioDeviceReadIOps": None,
-        "BlkioDeviceWriteIOps": None,
+        "BlkioWeightDevice": _device_values(resources.io_device_weights, "Weight") or [],
+        "BlkioDeviceReadBps": _device_values(resources.read_bytes_max, "Rate"),
+        "BlkioDeviceWriteBps": _device_values(resources.write_bytes_max, "Rate"),
+        "BlkioDeviceReadIOps": _device_values(resources.read_operations_max, "Rate"),
+        "BlkioDeviceWriteIOps": _device_values(resources.write_operations_max, "Rate"),
         "CpuPeriod": resources.cpu_period_microseconds,
         "CpuQuota": resources.cpu_quota_microseconds,
         "CpuRealtimePeriod": 0,
@@ -111,7 +112,7 @@ def _resources(resources: Resources) -> JsonObject:
         "KernelMemoryTCP": 0,
         "MemoryReservation": resources.memory_reservation_bytes,
         "MemorySwap": resources.memory_swap_bytes or 0,
-        "MemorySwappiness": None,
+        "MemorySwappiness": resources.swappiness,
         "OomKillDisable": resources.oom_kill_disable,
         "PidsLimit": resources.pids_max or None,
         "CpuCount": 0,
@@ -119,6 +120,10 @@ def _resources(resources: Resources) -> JsonObject:
         "IOMaximumIOps": 0,
         "IOMaximumBandwidth": 0,
     }
+
+
+def _device_values(values: Sequence[DeviceValue], key: str) -> list[JsonObject] | None:
+    return [{"Path": each.path, key: each.value} for each in values] or None
 
 
 def _port_bindings(request: ContainerRequest) -> dict[str, list[JsonObject]]:
