@@ -195,6 +195,7 @@ class ContainerRequest:
     cap_drop: tuple[str, ...] = ()
     security_opt: tuple[str, ...] = ()
     devices: tuple[DeviceRequest, ...] = ()
+    device_rules: tuple[str, ...] = ()
     group_add: tuple[str, ...] = ()
     sysctls: Mapping[str, str] = attrs.field(factory=dict)
     ulimits: tuple[tuple[str, int, int], ...] = ()

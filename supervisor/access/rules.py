@@ -107,6 +107,7 @@ CONTAINER: Mapping[str, Line] = {
     "devices": _admin(
         "device", "the container's own /dev: null, zero, full, random, urandom, tty, ptmx, shm"
     ),
+    "device_rules": _admin("device", "the container's own /dev"),
     "sysctls": _bounded(
         "sysctl", ", ".join(sorted({*checks.SAFE_SYSCTLS, "fs.mqueue.*"})), checks.sysctls
     ),

@@ -66,7 +66,6 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
             _security_options,
             "only no-new-privileges, seccomp=unconfined, and seccomp= with a profile are",
         ),
-        "devices": (_never, "bind what a device serves, such as its socket, instead"),
         "cgroup_parent": (_other_than("caller"), "a name, or nothing"),
         "links": (_never, "publish a port, or use one container"),
         "mac_address": (_never, ""),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import orjson
 from attrs import evolve, frozen
 
 from supervisor.access.owners import Owner
-from supervisor.access.requests import ContainerRequest, Resources
+from supervisor.access.requests import ContainerRequest
 from supervisor.linux import mounts
 from supervisor.linux.cgroup import CgroupLimits, Cgroups
 from supervisor.network.networks import Endpoint
@@ -25,6 +25,7 @@ from supervisor.runtime import spec
 from supervisor.runtime.cgroup_tree import container_group, disks_named, disks_of, limits_of
 from supervisor.runtime.conmon import SessionPaths
 from supervisor.runtime.container_mounts import prepare_mounts, take_down_mounts
+from supervisor.runtime.devices import Device, gather, names_devices
 from supervisor.runtime.first_process import process_inputs, settle_in
 from supervisor.runtime.identity_files import identity_files
 from supervisor.runtime.init import has_init, place_init
@@ -91,14 +92,14 @@ async def _assemble(parts: Parts, record: ContainerRecord, meanwhile: Job) -> Su
     )
     user_pin = await parts.user_namespace(owner)
     group = container_group(record)
-    limits = await _limits(parts, record.request.resources)
+    limits, found = await _allowed(parts, record.request)
 
     async def prepare_rootfs() -> None:
         with told():
             await parts.store.snapshots.prepare(record.id, record.layers, owner)
 
     async def prepare_group() -> None:
-        rules = None if record.request.privileged else spec.DEVICE_RULES
+        rules = None if record.request.privileged else device_rules(record.request, found)
         await parts.tree.create(owner.uid, group, limits, rules)
 
     async def prepare_network() -> None:
@@ -127,7 +128,7 @@ async def _assemble(parts: Parts, record: ContainerRecord, meanwhile: Job) -> Su
         every = (*shown, *identity_files(record, owner, session, endpoint))
         if has_init(record):
             every = (*every, place_init(parts.run_root))
-        config = _spec(parts, record, owner, rootfs, endpoint, user, user_pin, every, group)
+        config = _spec(parts, record, owner, rootfs, endpoint, user, user_pin, every, group, found)
         config = parts.runtime.filters.applied(config)
         _write_private(session.directory / "config.json", orjson.dumps(config))
         return config
@@ -136,9 +137,19 @@ async def _assemble(parts: Parts, record: ContainerRecord, meanwhile: Job) -> Su
     return Surroundings(owner, session, group, rootfs, endpoint, user, written)
 
 
-async def _limits(parts: Parts, resources: Resources) -> CgroupLimits:
+async def _allowed(
+    parts: Parts, request: ContainerRequest
+) -> tuple[CgroupLimits, tuple[Device, ...]]:
+    """How much the container may use, and which devices."""
+    resources = request.resources
     disks = await in_thread(lambda: disks_of(resources)) if disks_named(resources) else {}
-    return limits_of(resources, parts.config.runtime.pids_max, disks)
+    found = await in_thread(lambda: gather(request)) if names_devices(request) else ()
+    return limits_of(resources, parts.config.runtime.pids_max, disks), found
+
+
+def device_rules(request: ContainerRequest, found: Sequence[Device]) -> tuple[str, ...]:
+    """What the container may do with which devices: the usual ones, those it was given, and what was said."""
+    return (*spec.DEVICE_RULES, *(device.rule for device in found), *request.device_rules)
 
 
 async def dismantle(parts: Parts, record: ContainerRecord) -> None:
@@ -207,6 +218,7 @@ def _spec(  # noqa: PLR0913, PLR0917  # everything that was made, put into one v
     user_pin: Path | None,
     shown: tuple[SpecMount, ...],
     group: str,
+    found: tuple[Device, ...],
 ) -> dict[str, object]:
     request = record.request
     confined = parts.confines_devices(owner)
@@ -237,6 +249,8 @@ def _spec(  # noqa: PLR0913, PLR0917  # everything that was made, put into one v
         sysctls=request.sysctls,
         privileged=request.privileged,
         annotations=request.annotations,
+        devices=tuple(device.node for device in found),
+        device_rules=device_rules(request, found),
     )
     return spec.build_spec(inputs)
 

@@ -87,6 +87,14 @@ READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
+DEVICE_RULES = (
+    *("c *:* m", "b *:* m"),
+    *("c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm"),
+    *("c 5:0 rwm", "c 5:1 rwm", "c 5:2 rwm", "c 136:* rwm"),
+)
+"""Docker's, as cgroup v1 writes them: any node may be made, only these may be used."""
+
+
 @frozen
 class SpecMount:
     """A bind of ``source`` (seen in the daemon's mount namespace) at ``target``, or a file system of ``kind``."""
@@ -144,6 +152,8 @@ class SpecInputs:
         cgroup_namespace: Whether it is the root of what it sees of the tree.
         mounts: Added after the standard ones.
         seccomp: ``linux.seccomp``, or None for none.
+        devices: Further device nodes.
+        device_rules: What may be done with which, as cgroup v1 writes it.
     """
 
     process: ProcessInputs
@@ -168,6 +178,7 @@ class SpecInputs:
     sysctls: Mapping[str, str] = field(factory=dict)
     privileged: bool = False
     devices: tuple[Json, ...] = ()
+    device_rules: tuple[str, ...] = DEVICE_RULES
     annotations: Mapping[str, str] = field(factory=dict)
 
     @property
@@ -354,39 +365,18 @@ def _namespaces(inputs: SpecInputs) -> list[dict[str, object]]:
     return spaces
 
 
-DEVICE_RULES = (
-    *("c *:* m", "b *:* m"),
-    *("c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm"),
-    *("c 5:0 rwm", "c 5:1 rwm", "c 5:2 rwm", "c 136:* rwm"),
-)
-"""Docker's, as cgroup v1 writes them: any node may be made, only these may be used."""
-
-
 def _device_rules(inputs: SpecInputs) -> list[dict[str, object]]:
-    """Docker's device list; on a host where the runtime does not manage cgroups it is the user namespace that holds."""
+    """For a runtime that manages cgroups; where it does not, we do, or the user namespace holds."""
     if inputs.privileged:
         return [{"allow": True, "access": "rwm"}]
-    allowed = [
-        ("c", 1, 3),
-        ("c", 1, 5),
-        ("c", 1, 7),
-        ("c", 1, 8),
-        ("c", 1, 9),
-        ("c", 5, 0),
-        ("c", 5, 2),
-        ("c", 136, None),
-    ]
-    rules: list[dict[str, object]] = [
-        {"allow": False, "access": "rwm"},
-        {"allow": True, "type": "c", "access": "m"},
-        {"allow": True, "type": "b", "access": "m"},
-    ]
-    for kind, major, minor in allowed:
-        rule: dict[str, object] = {"allow": True, "type": kind, "major": major, "access": "rwm"}
-        if minor is not None:
-            rule["minor"] = minor
-        rules.append(rule)
-    return rules
+    return [{"allow": False, "access": "rwm"}, *map(_device_rule, inputs.device_rules)]
+
+
+def _device_rule(text: str) -> dict[str, object]:
+    kind, numbers, access = text.split(" ")
+    named = zip(("major", "minor"), numbers.split(":"), strict=True)
+    rule: dict[str, object] = {"allow": True, "type": kind, "access": access}
+    return {**rule, **{name: int(number) for name, number in named if number != "*"}}
 
 
 def _mappings(ranges: Sequence[IdRange]) -> list[dict[str, int]]:

@@ -27,6 +27,7 @@ ADMIN_VALUES: dict[str, object] = {
     "security_opt": ("seccomp=unconfined",),
     "sysctls": {"kernel.core_pattern": "x"},
     "links": ("x",),
+    "device_rules": ("c 1:3 rwm",),
     "oom_score_adj": -1,
     "runtime": "x",
     "masked_paths": (),

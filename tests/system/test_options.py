@@ -199,3 +199,47 @@ def test_a_value_the_kernel_refuses_is_the_requests_fault(
     started = ask(ready, "POST", f"/containers/{identity}/start")
     assert started.status == status, started
     ask(ready, "DELETE", f"/containers/{identity}")
+
+
+def test_devices_are_for_administrators(ready: Daemon, two_users: People) -> None:
+    """Given ones with what may be done, whole directories, rules alone; a privileged container has them all."""
+    lines = (
+        "open: exec 3</dev/printer && echo read; echo x >/dev/printer",
+        "again: stat -c '%t:%T' /dev/all/random /dev/printer",
+        "made: mknod /tmp/x c 1 11 && echo made",
+    )
+    options = (
+        "--device /dev/loop-control:/dev/printer:r --device /dev/random:/dev/all/random"
+        " --device-cgroup-rule 'c 1:11 m'"
+    )
+    seen = told(ready, None, options, *lines)
+    assert seen["open"].splitlines()[0] == "read", seen
+    assert "not permitted" in seen["open"]
+    assert seen["again"].split() == ["1:8", "a:ed"]
+    assert seen["made"] == "made"
+    whole = told(
+        ready, None, "--privileged", "kmsg: head -c1 /dev/kmsg | wc -c", "all: ls /dev | wc -l"
+    )
+    assert whole["kmsg"] == "1"
+    assert int(whole["all"]) > 20
+    for option in (
+        ("--device", "/dev/null:/dev/x"),
+        ("--device-cgroup-rule", "c 1:11 rwm"),
+        ("--privileged",),
+    ):
+        words = "rule privileged" if option == ("--privileged",) else "rule device"
+        assert words in refused(ready, two_users.ada, *option)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--device", "/dev/nothing"), 'adding custom device "/dev/nothing"'),
+        (("--device", "/etc/passwd:/dev/x"), "not a device node"),
+        (("--device", "/dev/null:/etc/x"), "not below /dev"),
+        (("--device", "/dev/null:/dev/../etc/x"), "not below /dev"),
+        (("--device-cgroup-rule", "c 1 rwm"), "invalid device cgroup"),
+    ],
+)
+def test_what_is_no_device(ready: Daemon, options: tuple[str, ...], words: str) -> None:
+    assert words in refused(ready, None, *options)

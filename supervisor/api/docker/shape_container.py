@@ -118,6 +118,7 @@ def _with_limits(request: ContainerRequest, host: Fields) -> ContainerRequest:
         cap_drop=host_shape.capabilities(host, "CapDrop"),
         security_opt=host_shape.security_options(host),
         devices=host_shape.devices(host),
+        device_rules=host_shape.device_rules(host),
         group_add=host_shape.words(host, "GroupAdd"),
         sysctls=host.mapping("Sysctls"),
         ulimits=host_shape.ulimits(host),

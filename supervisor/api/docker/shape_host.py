@@ -48,6 +48,9 @@ ULIMITS = frozenset(
         "stack",
     }
 )
+DEVICE_RULE = re.compile(r"[abc] ([0-9]{1,10}|\*):([0-9]{1,10}|\*) [rwm]{1,3}")
+DEVICE_PERMISSIONS = re.compile(r"[rwm]{1,3}")
+DEVICE_PLACE = re.compile(r"/dev/[^\0]*[^\0/][^\0]*")
 EVERY_CAPABILITY = "ALL"
 NO_NEW_PRIVILEGES = "no-new-privileges"
 RESTART_POLICIES = ("", "no", "always", "unless-stopped", "on-failure")
@@ -57,7 +60,6 @@ REFUSED: Mapping[str, Sequence[object]] = {
     "Cgroup": (),
     "CpuRealtimePeriod": (),
     "CpuRealtimeRuntime": (),
-    "DeviceCgroupRules": (),
     "DeviceRequests": (),
     "IOMaximumBandwidth": (),
     "IOMaximumIOps": (),
@@ -192,15 +194,33 @@ def log(host: Fields) -> LogRequest:
 
 
 def devices(host: Fields) -> tuple[DeviceRequest, ...]:
-    """Host devices."""
-    return tuple(
-        DeviceRequest(
-            device.text("PathOnHost"),
-            device.text("PathInContainer") or device.text("PathOnHost"),
-            device.text("CgroupPermissions") or "rwm",
-        )
-        for device in host.children("Devices")
-    )
+    """Host devices, each shown below /dev."""
+    found = []
+    for device in host.children("Devices"):
+        path = device.text("PathOnHost")
+        shown = device.text("PathInContainer") or path
+        permissions = device.text("CgroupPermissions") or "rwm"
+        if not path.startswith("/") or "\0" in path:
+            device.fault("PathOnHost", f"is {path[:80]!r}, which is not an absolute path")
+        if not DEVICE_PLACE.fullmatch(shown) or {".", ".."} & set(shown.split("/")):
+            device.fault("PathInContainer", f"is {shown[:80]!r}, which is not below /dev")
+        if not DEVICE_PERMISSIONS.fullmatch(permissions):
+            device.fault("CgroupPermissions", f"is {permissions[:20]!r}", "of r, w and m")
+        found.append(DeviceRequest(path, shown.rstrip("/"), permissions))
+    return tuple(found)
+
+
+def device_rules(host: Fields) -> tuple[str, ...]:
+    """What may be done with kinds of devices: ``c 1:3 rwm``."""
+    given = host.texts("DeviceCgroupRules")
+    for rule in given:
+        if not DEVICE_RULE.fullmatch(rule):
+            host.fault(
+                "DeviceCgroupRules",
+                f"invalid device cgroup rule format: '{rule[:80]}'",
+                "c 1:3 rwm",
+            )
+    return given
 
 
 def ulimits(host: Fields) -> tuple[tuple[str, int, int], ...]:

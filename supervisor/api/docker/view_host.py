@@ -81,7 +81,7 @@ def _isolation(request: ContainerRequest) -> JsonObject:
         "Runtime": request.runtime,
         "Isolation": "",
         "Init": request.init,
-        "DeviceCgroupRules": None,
+        "DeviceCgroupRules": _list(request.device_rules),
         "DeviceRequests": None,
         "MaskedPaths": _list(request.masked_paths),
         "ReadonlyPaths": _list(request.readonly_paths),
