@@ -65,6 +65,10 @@ class Query:
             raise InvalidArgument(f"cannot read the query: {name} is given more than once")
         return values.pop() if values else default
 
+    def first(self, name: str) -> str:
+        """The first value of ``name``, where Docker's clients are known to give more, and dockerd takes that one."""
+        return next(iter(self.all(name)), "")
+
     def flag(self, name: str, *, default: bool = False) -> bool:
         """A truth value, read as dockerd reads it: everything but ``0``, ``no``, ``false``, ``none`` is true."""
         if not self.has(name):

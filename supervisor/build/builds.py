@@ -132,6 +132,7 @@ class Builds:
         """
         tags = tuple(wanted_name(tag) for tag in request.tags)
         owner = await self._parts.owners.owner_of(identity)
+        request = await self._with_cache(identity, request)
         build = _Build(secrets.token_hex(BUILD_ID_BYTES), identity, owner, request, tags, progress)
         with self._counted(identity):
             await self._record(build)
@@ -166,6 +167,13 @@ class Builds:
         return await self._cache.usage(None if identity.admin else identity.owner)
 
     # One build
+
+    async def _with_cache(self, identity: Identity, request: BuildRequest) -> BuildRequest:
+        """``--cache-from`` names images whose steps may be taken; where none of them is here, none is, as with dockerd."""
+        if not request.cache_from:
+            return request
+        here = [await self._parts.store.images.exists(identity, one) for one in request.cache_from]
+        return request if any(here) else attrs.evolve(request, no_cache=True)
 
     async def _build(self, build: _Build, context: Context) -> Image:
         place = self._parts.data_root / "builds" / build.id

@@ -52,6 +52,7 @@ class ImageFilter:
         references: Patterns as ``docker images --filter reference=`` takes them; one must match.
         dangling: Only those without a name, or only those with one.
         labels: ``key`` or ``key=value``; all must be there.
+        labels_not: Likewise; none may be there.
         before: Made before this image.
         since: Made after it.
         until_ns: Made before this time.
@@ -60,6 +61,7 @@ class ImageFilter:
     references: tuple[str, ...] = ()
     dangling: bool | None = None
     labels: tuple[str, ...] = ()
+    labels_not: tuple[str, ...] = ()
     before: str = ""
     since: str = ""
     until_ns: int = 0
@@ -436,6 +438,7 @@ def _matches(image: Image, wanted: ImageFilter, before_ns: int, since_ns: int) -
             not wanted.until_ns or image.created_ns < wanted.until_ns,
             not wanted.references or any(_named(image, one) for one in wanted.references),
             all(_labelled(labels, one) for one in wanted.labels),
+            not any(_labelled(labels, one) for one in wanted.labels_not),
         )
     )
 

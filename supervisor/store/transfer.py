@@ -144,6 +144,7 @@ class Transfer:
         reference: str = "",
         execution: oci.Execution | None = None,
         message: str = "",
+        platform: tuple[str, str] | None = None,
     ) -> Image:
         """Make an image of one layer of a file system's tar, compressed or not.
 
@@ -153,6 +154,7 @@ class Transfer:
             reference: The name it gets; none if empty.
             execution: How its containers are run, as ``--change`` says.
             message: Kept in its history.
+            platform: Architecture and variant it is for; this host's if they are not said.
 
         Raises:
             InvalidArgument: It is no tar, damaged, or an attack; or ``reference`` is no name.
@@ -160,7 +162,7 @@ class Transfer:
         """
         name = wanted_name(reference) if reference else None
         async with self.spool.spooled(stream) as span:
-            return await self.import_span(identity, span, name, execution, message)
+            return await self.import_span(identity, span, name, execution, message, platform)
 
     async def import_span(
         self,
@@ -169,14 +171,18 @@ class Transfer:
         name: Reference | None,
         execution: oci.Execution | None = None,
         message: str = "",
+        platform: tuple[str, str] | None = None,
     ) -> Image:
         """As :meth:`import_`, of a tar that is in a file."""
         async with self.layers.place() as place:
             await self.unpacker.unpack(span, place)
             layer = await self.layers.adopt(place)
         now = clock.rfc3339(clock.now_ns())
+        own = archive.ARCHITECTURES.get(os.uname().machine, os.uname().machine)
+        architecture, variant = platform or (own, "")
         config = oci.ImageConfig(
-            architecture=archive.ARCHITECTURES.get(os.uname().machine, os.uname().machine),
+            architecture=architecture,
+            variant=variant,
             created=now,
             config=execution or oci.Execution(),
             history=(oci.History(created=now, comment=message or IMPORT_COMMENT),),

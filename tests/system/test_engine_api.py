@@ -134,7 +134,7 @@ def test_life_of_a_container(client: docker.DockerClient) -> None:
         (404, "network nope not found", lambda c: c.networks.get("nope")),
         (400, "HostConfig.Binds", lambda c: c.containers.create("bb", volumes=["a:b"])),
         (503, "cannot create a network", lambda c: c.networks.create("x")),
-        (503, "reaches no registry", lambda c: c.images.pull("nope")),
+        (404, "reaches no registry", lambda c: c.images.pull("nope")),
     ],
 )
 def test_refusals(client: docker.DockerClient, status: int, words: str, ask: object) -> None:

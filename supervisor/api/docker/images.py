@@ -13,23 +13,24 @@ import attrs
 
 from supervisor.api.call import Call
 from supervisor.api.docker.changes import execution_of
+from supervisor.api.docker.container_list import prune_until
 from supervisor.api.docker.refused import refuse
 from supervisor.api.docker.shape_build import filters, flag_filter
-from supervisor.api.docker.times import parse_time
 from supervisor.api.docker.view_image import history_step, inspect, listed
 from supervisor.api.http import JsonObject, Response, json_line, json_response
 from supervisor.api.streams import closed_after
-from supervisor.errors import NotFound, Unavailable
+from supervisor.errors import InvalidArgument, NotFound, Unavailable
 from supervisor.oci import reference as references
 from supervisor.store.images import ImageFilter, Removed
 
 if TYPE_CHECKING:
     from supervisor.store.image_records import Image
+    from supervisor.store.transfer import Loaded
 
+NO_PLAIN_FILTER = (1, 41)
 FILTERS = ("before", "dangling", "label", "reference", "since", "until")
 
 search = refuse("search for images", "there is no registry yet")
-push = refuse("push the image", "there is no registry yet; use docker save")
 
 
 async def listed_images(call: Call) -> list[JsonObject]:
@@ -43,7 +44,11 @@ async def listed_images(call: Call) -> list[JsonObject]:
 
 async def list_all(call: Call) -> Response:
     """``GET /images/json``."""
-    images = await call.services.store.images.list(call.identity, _wanted(call, *FILTERS))
+    wanted = _wanted(call, *FILTERS)
+    named = call.query.text("filter")  # before 1.41 also without the filters' JSON
+    if named and call.version < NO_PLAIN_FILTER:
+        wanted = attrs.evolve(wanted, references=(*wanted.references, named))
+    images = await call.services.store.images.list(call.identity, wanted)
     return json_response([listed(image) for image in images])
 
 
@@ -53,9 +58,10 @@ def _wanted(call: Call, *known: str) -> ImageFilter:
         references=chosen.get("reference", ()),
         dangling=flag_filter(chosen, "dangling"),
         labels=chosen.get("label", ()),
+        labels_not=chosen.get("label!", ()),
         before=next(iter(chosen.get("before", ())), ""),
         since=next(iter(chosen.get("since", ())), ""),
-        until_ns=parse_time("until", next(iter(chosen.get("until", ())), "")) or 0,
+        until_ns=prune_until(chosen) or 0,
     )
 
 
@@ -100,7 +106,7 @@ def _removed(removed: Sequence[Removed]) -> list[Mapping[str, str]]:
 
 async def prune(call: Call) -> Response:
     """``POST /images/prune``: the caller's without names; with ``dangling=false`` all that no container uses."""
-    wanted = _wanted(call, "dangling", "label", "until")
+    wanted = _wanted(call, "dangling", "label", "label!", "until")
     removed, reclaimed = await call.services.store.images.prune(
         call.identity,
         attrs.evolve(wanted, dangling=None),
@@ -110,10 +116,18 @@ async def prune(call: Call) -> Response:
 
 
 async def load(call: Call) -> None:
-    """``POST /images/load``: the body is an archive of ``docker save`` or an OCI layout."""
+    """``POST /images/load``: the body is an archive of ``docker save`` or an OCI layout.
+
+    What is wrong with it is told as the last message of the stream, as dockerd does; docker-py looks for it there.
+    """
     answer = call.connection.streamed("application/json")
+    loaded: Sequence[Loaded] = ()
     async with call.connection.while_client_stays():
-        loaded = await call.services.store.transfer.load(call.identity, call.connection.body())
+        try:
+            loaded = await call.services.store.transfer.load(call.identity, call.connection.body())
+        except InvalidArgument as error:
+            fault = {"errorDetail": {"message": error.text()}, "error": error.text()}
+            await answer.send(json_line(fault))
     for one in loaded:
         told = f"Loaded image: {one.name}\n" if one.name else f"Loaded image ID: {one.image}\n"
         await answer.send(json_line({"stream": told}))
@@ -154,8 +168,10 @@ async def create(call: Call) -> None:
     try:
         image = await _named(call, wanted)
     except NotFound as error:
-        raise Unavailable(
-            f"cannot pull {wanted}: this daemon reaches no registry yet",
+        repository = references.parse(wanted).familiar_repository
+        raise NotFound(  # in these words clients know it for an image that is nowhere
+            f"pull access denied for {repository}, repository does not exist or may require 'docker login':"
+            " this daemon reaches no registry yet",
             "bring the image with docker load or docker import, build it, or ask an administrator to publish it",
         ) from error
     await answer.send(json_line({"status": f"Digest: {image.id}"}))
@@ -171,6 +187,7 @@ async def _import(call: Call, source: str) -> None:
     repository, tagged = call.query.text("repo"), call.query.text("tag")
     name = f"{repository}:{tagged}" if tagged else repository
     changes = execution_of(call.query.all("changes"))
+    platform = _platform(call.query.text("platform"))
     answer = call.connection.streamed("application/json")
     async with call.connection.while_client_stays():
         image = await call.services.store.transfer.import_(
@@ -179,6 +196,33 @@ async def _import(call: Call, source: str) -> None:
             name,
             changes,
             call.query.text("message"),
+            platform,
         )
     await answer.send(json_line({"status": image.id}))
     await answer.finish()
+
+
+def _platform(text: str) -> tuple[str, str] | None:
+    """Architecture and variant of ``linux/arm64/v8``; nothing when it is not said."""
+    if not text:
+        return None
+    system, _, rest = text.lower().partition("/")
+    architecture, _, variant = rest.partition("/")
+    if system != "linux" or not architecture.isalnum() or not (variant.isalnum() or not variant):
+        raise InvalidArgument(
+            f"cannot import for the platform {text[:40]!r}",
+            "linux, and an architecture: linux/amd64",
+        )
+    return architecture, variant
+
+
+async def push(call: Call) -> Response:
+    """``POST /images/{name}/push``."""
+    name = references.parse(call["name"])
+    tag = call.query.text("tag")
+    wanted = references.parse(f"{name.familiar_repository}:{tag}") if tag else name.tagged
+    if not await call.services.store.images.exists(call.identity, wanted.familiar):
+        raise NotFound(f"An image does not exist locally with the tag: {name.familiar_repository}")
+    raise Unavailable(
+        f"cannot push {wanted.familiar}: this daemon reaches no registry yet", "use docker save"
+    )

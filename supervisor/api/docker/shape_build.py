@@ -49,7 +49,7 @@ def build_request(query: Query) -> BuildRequest:
     if query.text("isolation") not in {"", "default"}:
         reader.faults.append(Fault("isolation is not supported", hint="leave it out"))
     request = BuildRequest(
-        dockerfile=query.text("dockerfile") or "Dockerfile",
+        dockerfile=query.first("dockerfile") or "Dockerfile",
         tags=tuple(dict.fromkeys(filter(None, query.all("t")))),
         build_args=reader.nullable("buildargs"),
         labels=reader.mapping("labels"),
