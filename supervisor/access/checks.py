@@ -101,6 +101,17 @@ def one_of(values: Collection[str], rule: str) -> Check:
     return check
 
 
+def joinable(values: Collection[str], rule: str) -> Check:
+    """The same, or another container's: which there are for the caller is known elsewhere."""
+    others = one_of(values, rule)
+
+    def check(value: object, bounds: Bounds) -> Iterable[Objection]:
+        if not (isinstance(value, str) and value.startswith("container:")):
+            yield from others(value, bounds)
+
+    return check
+
+
 def capabilities(value: object, _: Bounds) -> Iterable[Objection]:
     """Capabilities by name, with or without ``CAP_``."""
     for name in _texts(value):

@@ -86,11 +86,15 @@ CONTAINER: Mapping[str, Line] = {
     **_parts("health", "mounts", "ports", "resources", "log", "restart"),
     "network_mode": _NETWORK,
     "privileged": _PRIVILEGED,
-    "pid_mode": _bounded("host-namespace", "private", checks.one_of({"private"}, "host-namespace")),
+    "pid_mode": _bounded(
+        "host-namespace",
+        "private, container: and one's own",
+        checks.joinable({"private"}, "host-namespace"),
+    ),
     "ipc_mode": _bounded(
         "host-namespace",
-        "private, shareable, none",
-        checks.one_of(checks.OWN_IPC, "host-namespace"),
+        "private, shareable, none, container: and one's own",
+        checks.joinable(checks.OWN_IPC, "host-namespace"),
     ),
     "uts_mode": _bounded("host-namespace", "private", checks.one_of({"private"}, "host-namespace")),
     "userns_mode": _bounded("host-namespace", "remap", checks.one_of({"remap"}, "host-namespace")),

@@ -36,6 +36,10 @@ def _other_than(value: object) -> Served:
     return lambda given: given != value
 
 
+def _joinable(*values: object) -> Served:
+    return lambda value: value in values or str(value).startswith("container:")
+
+
 def _always(_: object) -> bool:
     return True
 
@@ -57,8 +61,11 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
             _one_of("default", "bridge", "none", "host"),
             "only default, bridge, none and host are",
         ),
-        "pid_mode": (_one_of("private", "host"), "only private and host are"),
-        "ipc_mode": (_one_of("private", "shareable", "none", "host"), "only private and host are"),
+        "pid_mode": (_joinable("private", "host"), "only private, host and container: are"),
+        "ipc_mode": (
+            _joinable("private", "shareable", "none", "host"),
+            "only private, shareable, none, host and container: are",
+        ),
         "uts_mode": (_one_of("private", "host"), "only private and host are"),
         "userns_mode": (_one_of("remap", "host"), "only remap and host are"),
         "cgroupns_mode": (_one_of("private", "host"), "only private and host are"),

@@ -314,6 +314,19 @@ async def bind_below(
         raise InvalidArgument(f"cannot mount {path!r} of the volume: {why}") from failure
 
 
+async def shared_memory(
+    spawner: Spawner, target: Path, size_bytes: int, ids: tuple[int, int]
+) -> None:
+    """Afterwards a tmpfs for all (mode 1777) that belongs to ``ids`` (uid, gid) is mounted at ``target``."""
+    arguments: dict[str, JSON] = {
+        "target": str(target),
+        "size_bytes": size_bytes,
+        "uid": ids[0],
+        "gid": ids[1],
+    }
+    await spawner.call("shared_memory", arguments)
+
+
 async def open_as(
     spawner: Spawner, path: str, credentials: Credentials, flags: int, mode: int = 0o600
 ) -> int:

@@ -29,10 +29,12 @@ from supervisor.runtime.devices import Device, gather, names_devices
 from supervisor.runtime.first_process import process_inputs, settle_in
 from supervisor.runtime.identity_files import identity_files
 from supervisor.runtime.init import has_init, place_init
+from supervisor.runtime.joining import Joined
 from supervisor.runtime.parts import Parts, own_directory
 from supervisor.runtime.passwd import ContainerUser
 from supervisor.runtime.records import ContainerRecord
 from supervisor.runtime.seccomp import container_seccomp
+from supervisor.runtime.shared_memory import shared_memory, take_down_shared_memory
 from supervisor.runtime.spec import SpecInputs, SpecMount
 from supervisor.tasks import each_to_its_end, finish_within, in_thread, together
 
@@ -65,12 +67,15 @@ def log_path(data_root: Path, record: ContainerRecord) -> Path:
     return data_root / "containers" / record.id / "log"
 
 
-async def assemble(parts: Parts, record: ContainerRecord, meanwhile: Job) -> Surroundings:
+async def assemble(
+    parts: Parts, record: ContainerRecord, joined: Joined, meanwhile: Job
+) -> Surroundings:
     """Make everything ready for the runtime; on failure the caller dismantles.
 
     Args:
         parts: What it is made with.
         record: Of the container.
+        joined: What it shares with others.
         meanwhile: Done at the same time, once the session directory and the owner's cgroups are there.
 
     Raises:
@@ -80,10 +85,12 @@ async def assemble(parts: Parts, record: ContainerRecord, meanwhile: Job) -> Sur
         Unavailable: The host refuses.
     """
     with mounts.told_as(f"start container {record.name}"):
-        return await _assemble(parts, record, meanwhile)
+        return await _assemble(parts, record, joined, meanwhile)
 
 
-async def _assemble(parts: Parts, record: ContainerRecord, meanwhile: Job) -> Surroundings:
+async def _assemble(
+    parts: Parts, record: ContainerRecord, joined: Joined, meanwhile: Job
+) -> Surroundings:
     told = partial(mounts.told_as, f"start container {record.name}")
     owner = await parts.owners.owner(record.owner, remapped=record.remapped)
     session = session_paths(parts.run_root, record)
@@ -122,13 +129,18 @@ async def _assemble(parts: Parts, record: ContainerRecord, meanwhile: Job) -> Su
         user = await in_thread(lambda: settle_in(root_fd, record, owner))
     finally:
         os.close(root_fd)
-    shown = await prepare_mounts(parts, record, owner, session)
+    shown = (
+        *await shared_memory(parts, record, owner, session, joined.shared_memory),
+        *await prepare_mounts(parts, record, owner, session),
+    )
 
     def write() -> dict[str, object]:
         every = (*shown, *identity_files(record, owner, session, endpoint))
         if has_init(record):
             every = (*every, place_init(parts.run_root))
-        config = _spec(parts, record, owner, rootfs, endpoint, user, user_pin, every, group, found)
+        config = _spec(
+            parts, record, owner, rootfs, endpoint, user, user_pin, every, group, found, joined
+        )
         config = parts.runtime.filters.applied(config)
         _write_private(session.directory / "config.json", orjson.dumps(config))
         return config
@@ -183,6 +195,7 @@ async def take_down(parts: Parts, record: ContainerRecord) -> None:
 
     async def unmount() -> None:
         await take_down_mounts(parts, record, session)
+        await take_down_shared_memory(parts, record, session)
         await parts.store.snapshots.unmount(record.id)
 
     async def forget() -> None:
@@ -219,6 +232,7 @@ def _spec(  # noqa: PLR0913, PLR0917  # everything that was made, put into one v
     shown: tuple[SpecMount, ...],
     group: str,
     found: tuple[Device, ...],
+    joined: Joined,
 ) -> dict[str, object]:
     request = record.request
     confined = parts.confines_devices(owner)
@@ -236,6 +250,8 @@ def _spec(  # noqa: PLR0913, PLR0917  # everything that was made, put into one v
         host_pid=request.pid_mode == "host",
         host_ipc=request.ipc_mode == "host",
         host_uts=request.uts_mode == "host",
+        joined=joined.namespaces,
+        own_shm=request.ipc_mode != "none",
         cgroups_path=parts.tree.cgroups.runtime_path(group) if parts.runtime.places else None,
         cgroup_mount=parts.tree.cgroups.kind == "v2",
         cgroup_namespace=private_cgroups(request, parts.tree.cgroups),

@@ -28,6 +28,7 @@ from supervisor.runtime.exec_index import ExecIndex
 from supervisor.runtime.execs import Exec, new_exec
 from supervisor.runtime.health import plan_of
 from supervisor.runtime.init import find_init
+from supervisor.runtime.joining import Partner, with_partners
 from supervisor.runtime.keeper import Household, Keeper
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.log_settings import JOURNAL_SOCKET, JOURNALD, check_log, log_settings
@@ -58,7 +59,7 @@ class Containers:
         self._names: defaultdict[int, dict[str, str]] = defaultdict(dict)
         self._execs = ExecIndex()
         self._renaming = trio.Lock()
-        self._household = Household(self._forget, trio.Event(), self._tend)
+        self._household = Household(self._forget, trio.Event(), self._tend, self._partner)
 
     # --- finding -----------------------------------------------------------------------------------------------
 
@@ -139,6 +140,12 @@ class Containers:
         image = await parts.store.images.resolve(identity, request.image)
         remapped = not identity.admin or request.userns_mode == "remap"
         check_platform(request, image.config)
+        request = with_partners(
+            request,
+            identity.owner,
+            lambda reference: _seen(self.find(identity, reference)),
+            remapped=remapped,
+        )
         facts = ImageFacts(image.id, image.layers, image.config.config)
         request, warnings = fitted(request, parts.host.abilities)
         record = container_record(
@@ -229,6 +236,12 @@ class Containers:
                 stale = old if keeper.record.name == name else name
                 if stale != keeper.record.name:
                     self._names[keeper.record.owner].pop(stale, None)
+
+    def _partner(self, container_id: str) -> Partner:
+        keeper = self._keepers.get(container_id)
+        if keeper is None:
+            raise NotFound(f"No such container: {container_id}")
+        return _seen(keeper)
 
     def _forget(self, keeper: Keeper) -> None:
         self._keepers.pop(keeper.record.id, None)
@@ -328,6 +341,10 @@ class Containers:
     def census(self) -> Mapping[str, Keeper]:
         """The cgroups of the containers that run, and whose they are."""
         return {keeper.group: keeper for keeper in self._keepers.values() if keeper.alive}
+
+
+def _seen(keeper: Keeper) -> Partner:
+    return keeper.record, keeper.state
 
 
 def _created(state: ContainerState) -> ContainerState:

@@ -43,6 +43,7 @@ from supervisor.runtime.attach import Attachment, AttachRequest
 from supervisor.runtime.changes import Changes
 from supervisor.runtime.conmon import control
 from supervisor.runtime.endings import Exit
+from supervisor.runtime.joining import Find
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.records import ContainerRecord, ContainerState
@@ -68,11 +69,13 @@ class Household:
         forgotten: Called when a container is removed.
         recovered: Set when all containers are: nothing is started by its policy before.
         beside: Done beside each run; see :class:`Runs`.
+        find: Any container by its id, whoever's it is.
     """
 
     forgotten: Callable[[Keeper], None]
     recovered: trio.Event
     beside: Callable[[Keeper], Awaitable[None]]
+    find: Find
 
 
 class Keeper:
@@ -94,7 +97,12 @@ class Keeper:
         self.parts = parts
         self.row = Row(ledger, record, state)
         self.runs = Runs(
-            parts, self.row, lambda: self.nursery, self.after_run, lambda: household.beside(self)
+            parts,
+            self.row,
+            lambda: self.nursery,
+            self.after_run,
+            lambda: household.beside(self),
+            household.find,
         )
         self._household = household
         self._pause = trio.CancelScope()

@@ -11,6 +11,7 @@ from supervisor.errors import BakehouseError, Internal
 from supervisor.runtime.assembly import Surroundings, assemble, session_paths, take_down
 from supervisor.runtime.cgroup_tree import container_group, monitors_group
 from supervisor.runtime.conmon import Session, SessionInputs, end_monitors, open_session
+from supervisor.runtime.joining import Joined
 from supervisor.runtime.log_settings import log_settings, log_words
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.processes import identify
@@ -21,7 +22,7 @@ EXECS_END_SECONDS = 10.0
 
 
 async def launch(
-    parts: Parts, record: ContainerRecord, log: Path
+    parts: Parts, record: ContainerRecord, log: Path, joined: Joined
 ) -> tuple[Surroundings, ProcessIdentity]:
     """The container has its surroundings, and the runtime has created it, stopped before its first instruction.
 
@@ -51,7 +52,7 @@ async def launch(
         sessions.append(await open_session(parts.spawner, conmon, parts.runtime, inputs))
 
     try:
-        surroundings = await assemble(parts, record, start_monitor)
+        surroundings = await assemble(parts, record, joined, start_monitor)
         (session,) = sessions
         await session.go()
         pid = await session.pid()

@@ -33,6 +33,7 @@ from supervisor.runtime.cgroup_tree import container_group
 from supervisor.runtime.complaints import reworded, start_failure
 from supervisor.runtime.endings import Ending, Ends, await_ending, note_oom
 from supervisor.runtime.health import begun, plan_of
+from supervisor.runtime.joining import Find, joined
 from supervisor.runtime.launch import launch, take_apart
 from supervisor.runtime.lines import Lines
 from supervisor.runtime.parts import Parts
@@ -69,10 +70,11 @@ class Runs:
         nursery: Callable[[], trio.Nursery],
         after: Callable[[], None],
         beside: Callable[[], Awaitable[None]],
+        find: Find,
     ) -> None:
         """``after`` is called when a run has ended by itself, or a start has failed.
 
-        What ``beside`` does is done while the first process runs, and cancelled when it is paused or ends.
+        Other containers are found by ``find``. What ``beside`` does is done while the first process runs, and cancelled when it is paused or ends.
         """
         record = row.record
         self._parts = parts
@@ -80,6 +82,7 @@ class Runs:
         self._nursery = nursery
         self._after = after
         self._beside = beside
+        self._find = find
         self._company = trio.CancelScope()
         self._session = session_paths(parts.run_root, record)
         self.log = log_path(parts.data_root, record)
@@ -128,7 +131,8 @@ class Runs:
 
     async def _run(self) -> None:
         parts, row = self._parts, self._row
-        surroundings, process = await launch(parts, row.record, self.log)
+        with joined(parts, row.record, self._find) as shared:
+            surroundings, process = await launch(parts, row.record, self.log, shared)
         self.endpoint = surroundings.endpoint
         self._hold(process)
         await row.note(process=process)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from attrs import field, frozen
 
@@ -138,6 +139,12 @@ class ProcessInputs:
     console_size: tuple[int, int] | None = None
 
 
+SharedNamespaces = Mapping[str, str]
+"""Paths of namespaces that are joined, by kind: ``pid``, ``ipc``."""
+
+NO_NAMESPACES: SharedNamespaces = MappingProxyType({})
+
+
 @frozen
 class SpecInputs:
     """Everything a spec is made from.
@@ -147,6 +154,8 @@ class SpecInputs:
         id_map: The owner's; identity means no user namespace.
         user_namespace: The pinned namespace of a remapped owner.
         network_namespace: A pinned one; None means the host's.
+        joined: Namespaces of other containers.
+        own_shm: It has a ``/dev/shm`` of its own, of ``shm_bytes``, unless something is mounted there.
         cgroups_path: For a runtime that places processes itself; None when we place them.
         cgroup_mount: Whether a read-only view of the cgroup tree can be shown.
         cgroup_namespace: Whether it is the root of what it sees of the tree.
@@ -167,6 +176,8 @@ class SpecInputs:
     host_pid: bool = False
     host_ipc: bool = False
     host_uts: bool = False
+    joined: SharedNamespaces = NO_NAMESPACES
+    own_shm: bool = True
     cgroups_path: str | None = None
     cgroup_mount: bool = False
     cgroup_namespace: bool = False
@@ -304,6 +315,8 @@ def _standard_mounts(inputs: SpecInputs) -> list[dict[str, object]]:
                 ("nosuid", "noexec", "nodev", "relatime", mode),
             )
         )
+    if not inputs.own_shm:
+        taken.add("/dev/shm")  # noqa: S108  # in the container
     return [_mount(mount) for mount in standard if mount.target not in taken]
 
 
@@ -348,7 +361,7 @@ def _sysctls(inputs: SpecInputs) -> dict[str, str]:
 def _namespaces(inputs: SpecInputs) -> list[dict[str, object]]:
     spaces: list[dict[str, object]] = [{"type": "mount"}]
     spaces += [
-        {"type": name}
+        {"type": name, "path": inputs.joined[name]} if name in inputs.joined else {"type": name}
         for name, host in (
             ("pid", inputs.host_pid),
             ("ipc", inputs.host_ipc),

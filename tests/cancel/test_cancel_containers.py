@@ -20,6 +20,7 @@ from supervisor.errors import NotFound
 from supervisor.runtime.assembly import dismantle
 from supervisor.runtime.attach import AttachRequest
 from supervisor.runtime.conmon import end_monitors
+from supervisor.runtime.joining import Joined
 from supervisor.runtime.keeper import Keeper
 from supervisor.runtime.launch import launch
 from supervisor.runtime.logs import LogEntry, LogQuery
@@ -79,7 +80,7 @@ async def test_assembling_and_launching(root: Path) -> None:
         ground = made.ground
 
         async def operation() -> None:
-            await launch(parts, record, keeper.log)
+            await launch(parts, record, keeper.log, Joined())
 
         async def check(_: bool) -> None:
             with trio.fail_after(PATIENCE_SECONDS):

@@ -210,3 +210,47 @@ def test_an_init_reaps_and_hands_on_signals(docker: Docker) -> None:
     assert docker.look("reaped", ".State.ExitCode") == "7"
     assert docker.look("reaped", ".HostConfig.Init") == "true"
     assert docker("run --rm --network none --init busybox sh -c 'exit 3'", code=3) == ""
+
+
+def test_namespaces_shared_with_ones_own(docker: Docker) -> None:
+    docker("run -d --network none --ipc shareable --shm-size 1m --name donor busybox sleep 611")
+    shown = docker("run --rm --network none --pid container:donor busybox ps -o args")
+    assert "sleep 611" in shown
+    docker("exec donor sh -c 'echo shared > /dev/shm/note'")
+    ipc = "run --rm --network none --ipc container:donor busybox"
+    assert docker(f"{ipc} cat /dev/shm/note") == "shared"
+    assert docker(f"{ipc} readlink /proc/self/ns/ipc") == docker(
+        "exec donor readlink /proc/self/ns/ipc"
+    )
+    assert (
+        docker("run --rm --network none --ipc none busybox sh -c 'grep -c shm /proc/mounts; :'")
+        == "0"
+    )
+    docker("run -d --network none --pid container:donor --name guest busybox sleep 612")
+    assert docker.look("guest", ".HostConfig.PidMode") == f"container:{docker.look('donor', '.Id')}"
+    docker("stop -t 0 donor")
+    docker.until(lambda: docker.look("guest", ".State.Status") == "exited")
+    assert "cannot join PID of a non running container" in docker("start guest", code=1)
+    docker("run -d --network none --name closed busybox sleep 600")
+    assert "non-shareable IPC" in docker(
+        "run --network none --ipc container:closed busybox true", code=125
+    )
+    assert "No such container: nobody" in docker(
+        "run --network none --pid container:nobody busybox true", code=125
+    )
+
+
+def test_anothers_namespaces_cannot_be_told_from_none(daemon: Daemon, two_users: People) -> None:
+    ada, bob = Docker(daemon, two_users.ada), Docker(daemon, two_users.bob)
+    for one in (ada, bob):
+        daemon.import_busybox(user=one.user)
+    theirs = ada("run -d --network none --ipc shareable --name hers busybox sleep 600")
+    for option in ("--pid", "--ipc"):
+        for name in ("hers", theirs, theirs[:12], "nobody"):
+            told = bob(f"run --network none {option} container:{name} busybox true", code=125)
+            assert f"No such container: {name}" in told
+        assert "host" in bob(f"run {option} host --network none busybox true", code=125)
+    assert "host" in bob("run --uts host --network none busybox true", code=125)
+    told = Docker(daemon, None)(f"create --pid container:{theirs} busybox true", code=1)
+    assert "another user namespace" in told
+    ada("rm -f hers")

@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from supervisor.linux import mount_namespace, syscall
-from supervisor.linux.errands import Arguments, Done, Surroundings, errand, flag, text, texts
+from supervisor.linux.errands import (
+    Arguments,
+    Done,
+    Surroundings,
+    errand,
+    flag,
+    number,
+    text,
+    texts,
+)
 from supervisor.linux.errands.namespaces import kept_user_namespace
 
 OVERLAY_OPTIONS = ("index=off", "metacopy=off", "redirect_dir=nofollow")
@@ -83,6 +92,17 @@ def _bind_below(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Don
     attributes = syscall.MOUNT_ATTR_RDONLY if flag(arguments, "read_only") else 0
     syscall.mount_setattr(mount_fd, attributes, syscall.MS_PRIVATE)
     attach_anew(mount_fd, text(arguments, "target"), directory=stat.S_ISDIR(mode))
+    return Done()
+
+
+@errand("shared_memory")
+def _shared_memory(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
+    target = text(arguments, "target")
+    size, uid, gid = (number(arguments, name) for name in ("size_bytes", "uid", "gid"))
+    if not prepare_target(target, directory=True):
+        flags = syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_NOEXEC
+        options = f"mode=1777,size={size},uid={uid},gid={gid}"
+        syscall.mount("shm", target, "tmpfs", flags, options)
     return Done()
 
 
