@@ -25,11 +25,12 @@ from supervisor.runtime import spec
 from supervisor.runtime.assembly import session_paths
 from supervisor.runtime.attach import Attachment, AttachRequest
 from supervisor.runtime.cgroup_tree import monitors_group
+from supervisor.runtime.clients import RESIZE
 from supervisor.runtime.complaints import exec_failure
 from supervisor.runtime.conmon import SessionInputs, SessionPaths, control, open_session
 from supervisor.runtime.endings import await_ending, monitored, read_ending
 from supervisor.runtime.first_process import capabilities_of, container_user
-from supervisor.runtime.keeper import RESIZE, Keeper
+from supervisor.runtime.keeper import Keeper
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.lines import Lines
 from supervisor.runtime.parts import Parts

@@ -20,14 +20,11 @@ import attrs
 import trio
 
 from protocol.events import (
-    ContainerAttach,
-    ContainerDetach,
     ContainerGiveUp,
     ContainerKill,
     ContainerPause,
     ContainerRemove,
     ContainerRename,
-    ContainerResize,
     ContainerRestart,
     ContainerStop,
     ContainerUnpause,
@@ -39,9 +36,8 @@ from supervisor.errors import Conflict, NotFound
 from supervisor.network.networks import Endpoint
 from supervisor.runtime import restart
 from supervisor.runtime.assembly import session_paths
-from supervisor.runtime.attach import Attachment, AttachRequest
 from supervisor.runtime.changes import Changes
-from supervisor.runtime.conmon import control
+from supervisor.runtime.clients import Clients
 from supervisor.runtime.endings import Exit
 from supervisor.runtime.joining import Find
 from supervisor.runtime.ledger import Ledger
@@ -52,7 +48,7 @@ from supervisor.runtime.restart import Backoff
 from supervisor.runtime.row import Row
 from supervisor.runtime.runs import CLEANUP_SECONDS, CUT_OFF, Runs
 from supervisor.runtime.signals import parse_signal
-from supervisor.runtime.status import ACTIVE, Cause, Status, cannot_remove
+from supervisor.runtime.status import ACTIVE, Cause, Status, cannot_remove, check_runs
 from supervisor.runtime.update import limits_between, updated
 from supervisor.tasks import finish_within, first_of, in_thread
 
@@ -84,6 +80,7 @@ class Keeper:
     Attributes:
         row: What is written down about the container.
         runs: Its runs.
+        clients: Who is at its stdio.
     """
 
     def __init__(
@@ -109,7 +106,7 @@ class Keeper:
         self._changes = Changes(record.id)
         self._nursery: trio.Nursery | None = None
         self._turn = trio.Lock()
-        self._session = session_paths(parts.run_root, record)
+        self.clients = Clients(self.row, self.runs, session_paths(parts.run_root, record))
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the container until it is removed, or the daemon ends."""
@@ -317,7 +314,7 @@ class Keeper:
             Conflict: It does not run, or is paused already.
         """
         async with self._turn:
-            self._check_runs()
+            check_runs(self.record.id, self.state.status)
             if self.state.status is Status.PAUSED:
                 raise Conflict(f"Container {self.record.id} is already paused")
             try:
@@ -337,21 +334,13 @@ class Keeper:
                 raise Conflict(f"Container {self.record.id} is not paused")
             await self._thaw()
 
-    def _check_runs(self) -> None:
-        if self.state.status is Status.RESTARTING:
-            raise Conflict(
-                f"Container {self.record.id} is restarting, wait until the container is running"
-            )
-        if not self.alive:
-            raise Conflict(f"Container {self.record.id} is not running")
-
     def check_execs(self) -> None:
         """Let pass who wants to execute something in it now.
 
         Raises:
             Conflict: It does not run, or is paused; Docker's wording.
         """
-        self._check_runs()
+        check_runs(self.record.id, self.state.status)
         if self.state.status is Status.PAUSED:
             raise Conflict(
                 f"Container {self.record.name} is paused, unpause the container before exec"
@@ -456,51 +445,6 @@ class Keeper:
         elif self.active or self.state.status is Status.STARTING:
             await first_of(self.runs.ends.settled, self.gone)
         return Exit(self.state.exit_code, self.state.error)
-
-    async def attachment(self, request: AttachRequest, *, framed: bool | None = None) -> Attachment:
-        """A client's place at this container's stdio, in this run or, when it does not run, the next.
-
-        Raises:
-            NotFound: It was removed; Docker's wording.
-            Conflict: Its restart policy waits; Docker's wording.
-            Unavailable: The run is just ending.
-        """
-        if self.state.status is Status.RESTARTING:
-            self._check_runs()
-        attachment = Attachment(
-            request,
-            self.runs.lines,
-            terminal=self.record.request.tty,
-            stdin_once=self.record.request.stdin_once and not self.record.request.tty,
-            framed=framed,
-        )
-        await self.row.tell(ContainerAttach())
-        if self.gone.is_set():
-            raise NotFound(f"No such container: {self.record.id}")
-        if self.alive:
-            await attachment.connect(self._session.attach_socket)
-        else:
-            self.runs.waiting.add(attachment)
-        return attachment
-
-    def leave(self, attachment: Attachment) -> None:
-        """The client is gone."""
-        self.runs.waiting.discard(attachment)
-        attachment.close()
-
-    async def detached(self) -> None:
-        """A client typed the detach keys."""
-        await self.row.tell(ContainerDetach())
-
-    async def resize(self, height: int, width: int) -> None:
-        """The terminal has this size.
-
-        Raises:
-            Conflict: It does not run.
-        """
-        self._check_runs()
-        await in_thread(lambda: control(self._session, RESIZE, height, width))
-        await self.row.tell(ContainerResize(height=height, width=width))
 
     def hosts(self, ended: trio.Event) -> bool:
         """An exec begins, and will set ``ended``; False when the run is over or ends just now."""

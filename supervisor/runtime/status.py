@@ -106,6 +106,20 @@ def diagram() -> str:
     return "\n".join(lines)
 
 
+def check_runs(container_id: str, status: Status) -> None:
+    """Let pass who wants something of the first process.
+
+    Raises:
+        Conflict: There is none; Docker's wording.
+    """
+    if status is Status.RESTARTING:
+        raise Conflict(
+            f"Container {container_id} is restarting, wait until the container is running"
+        )
+    if status not in ALIVE:
+        raise Conflict(f"Container {container_id} is not running")
+
+
 def cannot_remove(container_id: str, status: Status) -> str:
     """Why a container that runs is not removed; Docker's wording."""
     what = status.value if status in ACTIVE else Status.RUNNING.value

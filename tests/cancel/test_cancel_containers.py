@@ -162,12 +162,14 @@ async def test_a_client_at_a_containers_stdio(root: Path) -> None:
     async with engine_in(root) as made:
         keeper = await made.run("sh", "-c", "while read line; do echo $line; done", open_stdin=True)
         ground = made.ground
-        keeper.leave(await keeper.attachment(AttachRequest()))  # one line rests from now on
+        keeper.clients.leave(
+            await keeper.clients.attachment(AttachRequest())
+        )  # one line rests from now on
         await ground.remember()
 
         async def operation() -> None:
             near, far = trio.testing.memory_stream_pair()
-            attachment = await keeper.attachment(AttachRequest(stdin=True))
+            attachment = await keeper.clients.attachment(AttachRequest(stdin=True))
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(attachment.serve, near)
@@ -175,7 +177,7 @@ async def test_a_client_at_a_containers_stdio(root: Path) -> None:
                     assert (await far.receive_some()).endswith(b"hello\n")
                     nursery.cancel_scope.cancel()
             finally:
-                keeper.leave(attachment)
+                keeper.clients.leave(attachment)
 
         async def check(_: bool) -> None:
             assert keeper.alive
@@ -191,12 +193,12 @@ async def test_a_client_waiting_for_a_run_that_does_not_come(root: Path) -> None
         near, _ = trio.testing.memory_stream_pair()
 
         async def operation() -> None:
-            attachment = await keeper.attachment(AttachRequest())
+            attachment = await keeper.clients.attachment(AttachRequest())
             try:
                 with trio.move_on_after(0.001):
                     await attachment.serve(near)
             finally:
-                keeper.leave(attachment)
+                keeper.clients.leave(attachment)
 
         async def check(_: bool) -> None:
             assert not keeper.runs.waiting._waiting

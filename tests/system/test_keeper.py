@@ -78,7 +78,7 @@ async def test_a_start_that_fails_leaves_nothing_and_wakes_who_waits(root: Path)
         keeper = await made.create("/no/such/command")
         ground = made.ground
         await ground.remember()
-        attachment = await keeper.attachment(AttachRequest())
+        attachment = await keeper.clients.attachment(AttachRequest())
         near, _ = trio.testing.memory_stream_pair()
 
         async def fail() -> None:
@@ -193,7 +193,7 @@ async def test_two_removes_and_a_start_at_once(root: Path) -> None:
         with pytest.raises(NotFound):
             await keeper.perform(keeper.start)
         with pytest.raises(NotFound):
-            await keeper.attachment(AttachRequest())
+            await keeper.clients.attachment(AttachRequest())
 
 
 async def test_a_stop_during_a_start_stops_it(root: Path) -> None:
@@ -284,7 +284,7 @@ async def test_clients_come_and_go_while_it_starts(root: Path) -> None:
 
         async def stay() -> None:
             near, far = trio.testing.memory_stream_pair()
-            attachment = await keeper.attachment(AttachRequest())
+            attachment = await keeper.clients.attachment(AttachRequest())
             async with trio.open_nursery() as nursery:
 
                 async def read() -> None:
@@ -296,9 +296,9 @@ async def test_clients_come_and_go_while_it_starts(root: Path) -> None:
 
         async def come_and_go() -> None:
             while keeper.state.status in {Status.CREATED, Status.STARTING}:
-                attachment = await keeper.attachment(AttachRequest())
+                attachment = await keeper.clients.attachment(AttachRequest())
                 await trio.lowlevel.checkpoint()
-                keeper.leave(attachment)
+                keeper.clients.leave(attachment)
 
         async with trio.open_nursery() as nursery:
             for _ in range(3):

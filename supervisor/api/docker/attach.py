@@ -126,13 +126,13 @@ async def _attached(
 ) -> _Attaching:
     from_log = request.logs and request.stream and keeper.alive
     wish = attrs.evolve(request, stdout=False, stderr=False) if from_log else request
-    attachment = await keeper.attachment(wish, framed=framed) if request.stream else None
+    attachment = await keeper.clients.attachment(wish, framed=framed) if request.stream else None
     return _Attaching(call, keeper, request, from_log, attachment, framed)
 
 
 def _leave(attaching: _Attaching) -> None:
     if attaching.attachment is not None:
-        attaching.keeper.leave(attaching.attachment)
+        attaching.keeper.clients.leave(attaching.attachment)
 
 
 async def _serve(attaching: _Attaching, stream: trio.abc.Stream, raw: HijackedStream) -> None:
@@ -148,7 +148,7 @@ async def _serve(attaching: _Attaching, stream: trio.abc.Stream, raw: HijackedSt
         async with while_client_stays(raw):
             await _serve_from_log(attaching, attachment, stream)
     if attachment is not None and attachment.detached:
-        await attaching.keeper.detached()
+        await attaching.keeper.clients.detached()
 
 
 async def _serve_from_log(

@@ -127,7 +127,7 @@ async def resize(call: Call) -> Response:
     keeper = found(call)
     height, width = size(call)
     await keeper.started()
-    await keeper.perform(lambda: keeper.resize(height, width))
+    await keeper.perform(lambda: keeper.clients.resize(height, width))
     return empty_response(200)
 
 
