@@ -186,6 +186,13 @@ def tmpfs_options(value: object, _: Bounds) -> Iterable[Objection]:
             yield Objection("mount-option", f"the mount option {option} is asked for")
 
 
+def volume_options(value: object, bounds: Bounds) -> Iterable[Objection]:
+    """Options of a volume: a host's directory is opened as its owner at each use, and must look like one to share."""
+    options = value if isinstance(value, Mapping) else {"device": value}
+    if options.get("type") != "tmpfs":
+        yield from mount_source(options.get("device", ""), bounds)
+
+
 def log_options(value: object, bounds: Bounds) -> Iterable[Objection]:
     """Options of the log; a path would be written by the daemon, not by the caller.
 

@@ -249,8 +249,10 @@ TABLE: Table = {
     VolumeRequest: {
         **_free("name", "labels"),
         "driver": _admin("volume-driver", "the driver local"),
-        "options": _admin(
-            "volume-driver", "a volume without options; for a host directory a bind mount"
+        "options": _bounded(
+            "mount-source",
+            "a tmpfs, or what the owner may read, outside /proc, /sys, /dev",
+            checks.volume_options,
         ),
     },
 }

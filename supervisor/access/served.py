@@ -96,7 +96,6 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
     },
     VolumeRequest: {
         "driver": (_never, "the only driver is local"),
-        "options": (_never, "for a host directory use a bind mount"),
     },
 }
 

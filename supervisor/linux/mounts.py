@@ -162,6 +162,24 @@ async def idmapped_view(
         await spawner.call("idmapped_view", arguments)
 
 
+async def tmpfs(spawner: Spawner, target: Path, options: Sequence[str], *, programs: bool) -> None:
+    """Afterwards something is mounted at ``target``: if nothing was, an empty file system in memory.
+
+    Args:
+        spawner: Does it.
+        target: In M; its parent is there.
+        options: ``name=value`` as tmpfs(5) has them.
+        programs: What is in it may be executed.
+    """
+    arguments: dict[str, JSON] = {
+        "target": str(target),
+        "options": list(options),
+        "no_programs": not programs,
+    }
+    with told_as(f"mount a file system in memory at {target}"):
+        await spawner.call("tmpfs", arguments)
+
+
 async def overlay(  # noqa: PLR0913, PLR0917  # one mount has that many parts
     spawner: Spawner,
     layers_view: Path,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from attrs import evolve
+
 from supervisor.access.owners import Owner
 from supervisor.access.requests import MountKind
+from supervisor.access.volume_options import VolumeSource, volume_source
+from supervisor.errors import InvalidArgument
 from supervisor.linux import mounts
 from supervisor.runtime.conmon import SessionPaths
 from supervisor.runtime.parts import Parts
@@ -37,13 +41,18 @@ async def _mount(
     parts: Parts, record: ContainerRecord, owner: Owner, mount: MountRecord, place: Path
 ) -> SpecMount:
     mode = "ro" if mount.read_only else "rw"
-    flags = ("nosuid", "nodev") if record.remapped else ()
     match mount.kind:
         case MountKind.TMPFS:
             # Docker's defaults, without what the caller contradicts: runtimes do not agree on which of two holds.
             given = [one for one in TMPFS_OPTIONS if one.removeprefix("no") not in mount.options]
             return SpecMount(mount.target, "tmpfs", "tmpfs", (*given, *mount.options))
         case MountKind.VOLUME:
+            volume = await parts.store.volumes.get(owner.uid, mount.source)
+            content = volume_source(volume.options) or VolumeSource()
+            mode = "ro" if content.read_only else mode
+            if content.directory:
+                shown = _of_directory(mount, content.directory, read_only=mode == "ro")
+                return await _granted(parts, record, owner, shown, place)
             rootfs = parts.store.snapshots.get(record.id).rootfs
             if mount.copy_up and not mount.subpath:
                 await parts.store.volumes.fill(owner, mount.source, rootfs, mount.target)
@@ -54,27 +63,57 @@ async def _mount(
                 )
                 source = place
             # As the view is: see own_file.
-            return SpecMount(mount.target, str(source), "bind", ("rbind", mode, "nodev"))
+            flags = ("nosuid", *content.flags) if volume.options else ()
+            return SpecMount(mount.target, str(source), "bind", ("rbind", mode, "nodev", *flags))
         case MountKind.BIND:
-            async with parts.audit.granting(owner.uid, mount.source, read_only=mount.read_only):
-                await mounts.grant_path(
-                    parts.spawner,
-                    mount.source,
-                    owner.credentials,
-                    writable=not mount.read_only,
-                    create=mount.create_source,
-                    target=place,
-                    forbidden=(parts.data_root, parts.run_root),
-                    restricted=record.remapped,
-                    below=mounts.Below(
-                        mount.recursive,
-                        mount.read_only_recursive,
-                        mount.propagation in FOLLOWING,
-                    ),
-                )
-            follows = (mount.propagation,) if mount.propagation in FOLLOWING else ()
-            options = ("rbind", mode, *flags, *follows)
-            return SpecMount(mount.target, str(place), "bind", options)
+            return await _granted(parts, record, owner, mount, place)
+
+
+def _of_directory(mount: MountRecord, directory: str, *, read_only: bool) -> MountRecord:
+    """A volume that is a directory of the host's, as a bind of it.
+
+    Raises:
+        InvalidArgument: Only a part of it is asked for.
+    """
+    if mount.subpath:
+        raise InvalidArgument(
+            f"cannot mount a part of volume {mount.source}: it is a directory of the host",
+            "mount that part with a bind",
+        )
+    return evolve(
+        mount,
+        kind=MountKind.BIND,
+        source=directory,
+        read_only=read_only,
+        create_source=False,
+    )
+
+
+async def _granted(
+    parts: Parts, record: ContainerRecord, owner: Owner, mount: MountRecord, place: Path
+) -> SpecMount:
+    """A host path, opened with its owner's credentials."""
+    mode = "ro" if mount.read_only else "rw"
+    flags = ("nosuid", "nodev") if record.remapped else ()
+    async with parts.audit.granting(owner.uid, mount.source, read_only=mount.read_only):
+        await mounts.grant_path(
+            parts.spawner,
+            mount.source,
+            owner.credentials,
+            writable=not mount.read_only,
+            create=mount.create_source,
+            target=place,
+            forbidden=(parts.data_root, parts.run_root),
+            restricted=record.remapped,
+            below=mounts.Below(
+                mount.recursive,
+                mount.read_only_recursive,
+                mount.propagation in FOLLOWING,
+            ),
+        )
+    follows = (mount.propagation,) if mount.propagation in FOLLOWING else ()
+    options = ("rbind", mode, *flags, *follows)
+    return SpecMount(mount.target, str(place), "bind", options)
 
 
 async def take_down_mounts(parts: Parts, record: ContainerRecord, session: SessionPaths) -> None:

@@ -25,6 +25,7 @@ import trio
 from protocol.events import VolumeCreate, VolumeDestroy, VolumePrune
 from supervisor import clock
 from supervisor.access.owners import Owner
+from supervisor.access.volume_options import volume_source
 from supervisor.database.database import Database
 from supervisor.errors import Conflict, InvalidArgument, NotFound
 from supervisor.events.journal import Events
@@ -32,11 +33,13 @@ from supervisor.linux import beneath, mounts
 from supervisor.linux.spawner import Spawner
 from supervisor.store import copying, trees
 from supervisor.store.trash import Trash
-from supervisor.store.views import Views
+from supervisor.store.views import Views, gate_name
 from supervisor.tasks import WALK, finish_within, in_thread
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,200}")
 DATA = "_data"
+IN_MEMORY = "volumes"
+"""Below the run directory: where volumes are that are gone with the host's memory."""
 ROOT_MODE = 0o755
 FILL_CLEANUP_SECONDS = 10.0
 
@@ -64,6 +67,7 @@ class Volumes:
     _spawner: Spawner
     _views: Views
     _trash: Trash
+    _in_memory: set[Path] = attrs.field(factory=set)
     _changing: trio.Lock = attrs.field(factory=trio.Lock)
 
     async def open(self) -> None:
@@ -72,6 +76,12 @@ class Volumes:
             lambda c: {(row["owner"], row["name"]) for row in c.execute("SELECT * FROM volumes")}
         )
         await in_thread(lambda: self._drop_unknown(known))
+        places = self._places(known)
+        for place in await mounts.mounted(self._spawner, self._views.run_root / IN_MEMORY):
+            if place in places:
+                self._in_memory.add(place)
+            else:
+                await mounts.unmount(self._spawner, place)
 
     async def create(
         self,
@@ -89,12 +99,12 @@ class Volumes:
             owner: Whose.
             name: Empty for one we choose.
             labels: Kept for the people who gave them.
-            options: None are known.
+            options: See :mod:`supervisor.access.volume_options`.
             anonymous: By default whether we chose the name.
             holder: A container that holds it from the start: made first and held later, it could be left to nobody.
 
         Raises:
-            InvalidArgument: The name is not safe, or an option is given.
+            InvalidArgument: The name is not safe, or the options make no sense.
         """
         if name and not NAME.fullmatch(name):
             message = (
@@ -102,18 +112,14 @@ class Volumes:
                 ' only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed'
             )
             raise InvalidArgument(message, hint="to mount a host directory, give its absolute path")
-        if options:
-            raise InvalidArgument(
-                f"cannot create volume {name}: the options {', '.join(sorted(options))} are not known",
-                hint="volumes here are plain directories",
-            )
+        volume_source(options or {})
         wanted = Volume(
             owner=owner,
             name=name or secrets.token_hex(32),
             anonymous=(not name) if anonymous is None else anonymous,
             filled=False,
             labels=labels or {},
-            options={},
+            options=options or {},
             created_ns=clock.now_ns(),
         )
         async with self._changing:
@@ -229,8 +235,22 @@ class Volumes:
         return self._views.data_root / "volumes" / f"u{owner}" / name / DATA
 
     async def path_in_mounts(self, owner: Owner, name: str) -> Path:
-        """Where M shows it in the owner's ids: what a container's mount is made of."""
-        return await self._views.volumes(owner) / name / DATA
+        """Where M shows it in the owner's ids: what a container's mount is made of.
+
+        A volume in memory is made at its first use, and is there until it is removed or the host starts anew.
+        """
+        source = volume_source((await self.get(owner.uid, name)).options)
+        if source is None:
+            return await self._views.volumes(owner) / name / DATA
+        place = await self._views.gate(owner, IN_MEMORY) / name
+        await mounts.tmpfs(
+            self._spawner,
+            place,
+            _in_owners_ids(source.options, owner),
+            programs="noexec" not in source.options,
+        )
+        self._in_memory.add(place)
+        return place
 
     async def usage(self, volume: Volume) -> int:
         """Bytes of its files."""
@@ -251,7 +271,8 @@ class Volumes:
         Raises:
             NotFound: They have none of this name.
         """
-        if (await self.get(owner.uid, name)).filled:
+        volume = await self.get(owner.uid, name)
+        if volume.filled or volume.options:
             return
         into = await mounts.open_in_mounts(self._spawner, await self.path_in_mounts(owner, name))
         try:
@@ -319,7 +340,18 @@ class Volumes:
     async def _to_trash(self, gone: Sequence[tuple[int, str]]) -> None:
         paths = [self.path(owner, name).parent for owner, name in gone if NAME.fullmatch(name)]
         with finish_within(FILL_CLEANUP_SECONDS):
+            for place in self._places(gone) & self._in_memory:
+                await mounts.unmount(self._spawner, place)
+                self._in_memory.discard(place)
             await in_thread(lambda: self._take_all(paths))
+
+    def _places(self, volumes: Iterable[tuple[int, str]]) -> set[Path]:
+        """Where these would be shown if they were in memory."""
+        return {
+            self._views.run_root / IN_MEMORY / gate_name(owner, remapped=remapped) / name
+            for owner, name in volumes
+            for remapped in (True, False)
+        }
 
     def _take_all(self, paths: Iterable[Path]) -> None:
         for path in paths:
@@ -332,6 +364,24 @@ class Volumes:
             owner = place.parent.name.removeprefix("u")
             if owner.isdecimal() and (int(owner), place.name) not in known:
                 self._trash.take(place)
+
+
+def _in_owners_ids(options: Iterable[str], owner: Owner) -> list[str]:
+    """Options of a tmpfs for the kernel: ids are those of the container's, and without one its root's.
+
+    Raises:
+        InvalidArgument: An id that no container of the owner's has.
+    """
+    values = dict(option.partition("=")[::2] for option in options if "=" in option)
+    uid, gid = int(values.get("uid", "0")), int(values.get("gid", "0"))
+    try:
+        uid, gid = owner.id_map.uid_outside(uid), owner.id_map.gid_outside(gid)
+    except LookupError as error:
+        raise InvalidArgument(
+            f"cannot mount the volume: uid {uid} or gid {gid} is not among the container's ids"
+        ) from error
+    values |= {"uid": str(uid), "gid": str(gid), "mode": values.get("mode", "1777")}
+    return [f"{name}={value}" for name, value in sorted(values.items())]
 
 
 def _make(path: Path) -> None:

@@ -104,7 +104,7 @@ REFUSED: list[tuple[Request, list[str]]] = [
         BuildRequest(resources=Resources(oom_kill_disable=True), cgroup_parent="/"),
         ["oom-kill", "cgroup-parent"],
     ),
-    (VolumeRequest(options={"type": "none", "o": "bind", "device": "/root"}), ["volume-driver"]),
+    (VolumeRequest(options={"type": "none", "o": "bind", "device": "/proc/1"}), ["mount-source"]),
     (VolumeRequest(driver="nfs"), ["volume-driver"]),
 ]
 
@@ -134,6 +134,8 @@ ALLOWED: list[Request] = [
     ExecRequest(command=("sh",), tty=True, user="root", working_dir="/"),
     BuildRequest(tags=("hello",), network_mode="none", build_args={"A": None}),
     VolumeRequest(name="data", labels={"a": "b"}),
+    VolumeRequest(options={"type": "tmpfs", "device": "tmpfs", "o": "size=1m"}),
+    VolumeRequest(options={"o": "bind", "device": "/home/ada"}),
 ]
 
 

@@ -301,7 +301,7 @@ def exec_request(body: JsonObject) -> ExecRequest:
         attach_stdout=top.flag("AttachStdout"),
         attach_stderr=top.flag("AttachStderr"),
         privileged=top.flag("Privileged"),
-        detach_keys=top.text("DetachKeys"),
+        detach_keys=top.text("DetachKeys") or top.text("detachKeys"),  # docker-py writes it so
     )
     check(faults, "create the exec")
     return request

@@ -29,7 +29,7 @@ def view(call: Call, volume: Volume) -> JsonObject:
         "Labels": dict(volume.labels),
         "Mountpoint": str(call.services.store.volumes.path(volume.owner, volume.name)),
         "Name": volume.name,
-        "Options": {},
+        "Options": dict(volume.options) or None,
         "Scope": "local",
     }
 
@@ -83,7 +83,7 @@ async def create(call: Call) -> Response:
     request = volume_request(await call.json())
     await call.allow(Action.VOLUME_CREATE, request, request.name)
     volume = await call.services.store.volumes.create(
-        call.identity.owner, request.name, labels=request.labels
+        call.identity.owner, request.name, labels=request.labels, options=request.options
     )
     return json_response(view(call, volume), 201)
 
@@ -115,7 +115,11 @@ async def prune(call: Call) -> Response:
     everything = flag_filter(chosen, "all") is not False
     removed, reclaimed = await call.services.store.volumes.prune(
         call.identity.owner,
-        lambda volume: (everything or volume.anonymous) and passes_labels(volume.labels, chosen),
+        lambda volume: (
+            not volume.options  # there is nothing to be won by those, as dockerd sees it
+            and (everything or volume.anonymous)
+            and passes_labels(volume.labels, chosen)
+        ),
     )
     return json_response(
         {"VolumesDeleted": [volume.name for volume in removed], "SpaceReclaimed": reclaimed}

@@ -79,6 +79,17 @@ def _overlay(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
     return Done()
 
 
+@errand("tmpfs")
+def _tmpfs(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
+    target = text(arguments, "target")
+    flags = syscall.MS_NOSUID | syscall.MS_NODEV
+    if flag(arguments, "no_programs"):
+        flags |= syscall.MS_NOEXEC
+    if not prepare_target(target, directory=True):
+        syscall.mount("tmpfs", target, "tmpfs", flags, ",".join(texts(arguments, "options")))
+    return Done()
+
+
 @errand("bind_below", forked=True)
 def _bind_below(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
     """A part of a tree that nobody trusts: what is opened is what is mounted, whatever has its name by then."""
