@@ -82,14 +82,21 @@ class NetworkConfig:
 
     Attributes:
         pool: IPv4 network from which small subnets are cut, around the host's own routes.
+        pool_ipv6: The same for networks that want IPv6; each gets a /64 of it.
         subnet_prefix_length: Size of one subnet.
+        bridge_prefix_length: Size of the subnet of an owner's default bridge.
+        user_subnets: Where users may put a subnet they name, beside the pools. The host's way to every address in
+            such a subnet leads to their containers: give only what nobody on this host speaks to.
         port_first: First host port users may publish.
         ephemeral_first: First of the ports chosen when none is asked for.
         ephemeral_last: Last of them.
     """
 
     pool: str = "10.208.0.0/12"
+    pool_ipv6: str = "fdba:5e00::/32"
     subnet_prefix_length: int = 24
+    bridge_prefix_length: int = 22
+    user_subnets: tuple[str, ...] = ()
     port_first: int = 1_024
     ephemeral_first: int = 49_153
     ephemeral_last: int = 65_535
@@ -132,6 +139,7 @@ class OwnerConfig:
     memory_bytes_max: int = 0
     pids_max: int = 16_384
     containers_max: int = 1_000
+    networks_max: int = 64
     builds_max: int = 8
 
 

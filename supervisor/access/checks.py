@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from supervisor.access.log_sizes import count, size_bytes
 from supervisor.access.policy import Bounds, Check, Objection, shown
@@ -60,6 +61,16 @@ SAFE_SYSCTLS = frozenset(
 say in what is routed or accepted."""
 
 RUNTIMES = frozenset({"crun", "runc"})
+NETWORK_OPTIONS = frozenset(
+    {
+        "com.docker.network.bridge.enable_icc",
+        "com.docker.network.bridge.enable_ip_masquerade",
+        "com.docker.network.bridge.host_binding_ipv4",
+        "com.docker.network.driver.mtu",
+    }
+)
+"""Of the bridge driver; they concern the network alone."""
+
 OWN_NETWORKS = frozenset({"default", "bridge", "none"})
 OWN_IPC = frozenset({"private", "shareable", "none"})
 PRIVATE_PROPAGATION = frozenset({"private", "rprivate"})
@@ -110,6 +121,37 @@ def joinable(values: Collection[str], rule: str) -> Check:
             yield from others(value, bounds)
 
     return check
+
+
+def network_mode(value: object, _: Bounds) -> Iterable[Objection]:
+    """A network by name, or another container's: which there are for the caller is known elsewhere."""
+    if value == "host":
+        yield Objection("host-namespace", "the host's namespace is asked for")
+    elif not isinstance(value, str) or value.startswith("ns:"):
+        yield Objection("foreign-namespace", f"a namespace by its path is asked for: {value}")
+
+
+def subnet(value: object, bounds: Bounds) -> Iterable[Objection]:
+    """A subnet by its number: the host's way to all of it will lead to the network."""
+    try:
+        wanted = ip_network(value, strict=False) if isinstance(value, str) else None
+    except ValueError:
+        wanted = None
+    if wanted is None or not any(_within(wanted, one) for one in bounds.subnets):
+        yield Objection("subnet", f"the subnet {value} is asked for")
+
+
+def _within(inner: IPv4Network | IPv6Network, outer: IPv4Network | IPv6Network) -> bool:
+    if isinstance(inner, IPv4Network):
+        return isinstance(outer, IPv4Network) and inner.subnet_of(outer)
+    return isinstance(outer, IPv6Network) and inner.subnet_of(outer)
+
+
+def network_options(value: object, _: Bounds) -> Iterable[Objection]:
+    """Options of the bridge driver by name; what is not Docker's means nothing to anybody."""
+    for name in _keys(value):
+        if name.startswith("com.docker.") and name not in NETWORK_OPTIONS:
+            yield Objection("network-option", f"the option {_short(name)} is asked for")
 
 
 def capabilities(value: object, _: Bounds) -> Iterable[Objection]:

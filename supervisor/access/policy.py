@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import attrs
 
@@ -41,6 +42,8 @@ class Action(enum.Enum):
     BUILD = "build"
     COMMIT = "commit"
     VOLUME_CREATE = "create volume"
+    NETWORK_CREATE = "create network"
+    NETWORK_CONNECT = "connect to network"
 
 
 class Access(enum.Enum):
@@ -60,21 +63,26 @@ class Bounds:
         port_first: First host port users may publish.
         hard_limits: Hard resource limit by ulimit name (``nofile``); one that is missing is unlimited.
         log_bytes_max: What may be kept of one container's output; ``log_bytes_default`` is a file's, if none is asked for.
+        subnets: Where the subnets that users name must lie.
     """
 
     port_first: int = 1_024
     hard_limits: Mapping[str, int] = attrs.field(factory=dict)
     log_bytes_max: int = 1_073_741_824
     log_bytes_default: int = 10_485_760
+    subnets: tuple[IPv4Network | IPv6Network, ...] = ()
 
     @classmethod
     def of(cls, config: Config, hard_limits: Mapping[str, int]) -> Bounds:
         """The bounds the settings and the host give."""
+        network = config.network
+        subnets = (network.pool, network.pool_ipv6, *network.user_subnets)
         return cls(
-            port_first=config.network.port_first,
+            port_first=network.port_first,
             hard_limits=hard_limits,
             log_bytes_max=config.runtime.log_bytes_asked_max,
             log_bytes_default=config.runtime.log_bytes_max,
+            subnets=tuple(map(ip_network, subnets)),
         )
 
 

@@ -147,6 +147,25 @@ class LogRequest:
 
 
 @attrs.frozen
+class EndpointRequest:
+    """A place on a network that is asked for a container.
+
+    Attributes:
+        network: Its name, its id, or the beginning of it.
+        aliases: Further names the container has there.
+        ipv4_address: Empty for one that is chosen. Likewise ``ipv6_address`` and ``mac_address``.
+        links: ``container:alias``: the container, as this one calls it.
+    """
+
+    network: str
+    aliases: tuple[str, ...] = ()
+    ipv4_address: str = ""
+    ipv6_address: str = ""
+    mac_address: str = ""
+    links: tuple[str, ...] = ()
+
+
+@attrs.frozen
 class ContainerRequest:
     """Everything a caller can say when creating a container.
 
@@ -212,9 +231,7 @@ class ContainerRequest:
     masked_paths: tuple[str, ...] | None = None
     readonly_paths: tuple[str, ...] | None = None
     annotations: Mapping[str, str] = attrs.field(factory=dict)
-    mac_address: str = ""
-    ip_address: str = ""
-    aliases: tuple[str, ...] = ()
+    endpoints: tuple[EndpointRequest, ...] = ()
     platform: str = ""
     unknown_fields: tuple[str, ...] = ()
 
@@ -295,3 +312,44 @@ class CommitRequest:
     pause: bool = True
     changes: tuple[str, ...] = ()
     config: Execution = attrs.field(factory=Execution)
+
+
+@attrs.frozen
+class PoolRequest:
+    """Where a network's addresses shall come from; empty for what is chosen.
+
+    Attributes:
+        subnet: Such as ``10.210.7.0/24``.
+        ip_range: The part of it that addresses are chosen from.
+        gateway: The host's address in it.
+        auxiliary: Addresses that nobody is given, by what they are for.
+    """
+
+    subnet: str = ""
+    ip_range: str = ""
+    gateway: str = ""
+    auxiliary: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class NetworkRequest:
+    """A network of one's own.
+
+    Attributes:
+        internal: Without a way out.
+        attachable: Kept for inspection; outside a swarm it means nothing.
+        pools: At most one for each kind of address.
+    """
+
+    name: str
+    driver: str = "bridge"
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    enable_ipv6: bool = False
+    ipam_driver: str = "default"
+    ipam_options: Mapping[str, str] = attrs.field(factory=dict)
+    pools: tuple[PoolRequest, ...] = ()
+    options: Mapping[str, str] = attrs.field(factory=dict)
+    labels: Mapping[str, str] = attrs.field(factory=dict)
+    unknown_fields: tuple[str, ...] = ()

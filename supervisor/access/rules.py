@@ -17,10 +17,13 @@ from supervisor.access.requests import (
     ContainerRequest,
     DeviceRequest,
     DeviceValue,
+    EndpointRequest,
     ExecRequest,
     HealthRequest,
     LogRequest,
     MountRequest,
+    NetworkRequest,
+    PoolRequest,
     PortRequest,
     Resources,
     RestartRequest,
@@ -48,9 +51,15 @@ def _bounded(rule: str, allowed: str, check: Check) -> Line:
     return Line(Access.BOUNDED, rule, allowed, check)
 
 
-_NETWORK = _bounded(
+_BUILD_NETWORK = _bounded(
     "network", "default, bridge, none", checks.one_of(checks.OWN_NETWORKS, "network")
 )
+_NETWORK = _bounded(
+    "foreign-namespace",
+    "default, bridge, none, one's own networks, container: and one's own",
+    checks.network_mode,
+)
+_UNKNOWN = _admin("unknown-field", "the fields of the API version the daemon speaks")
 _SECURITY = _bounded(
     "security-option",
     "no-new-privileges, and a seccomp profile, which takes away from the default one",
@@ -82,8 +91,8 @@ CONTAINER: Mapping[str, Line] = {
         "publish_all",
     ),
     **_free("volumes_from", "auto_remove", "cap_drop", "group_add", "shm_bytes", "init"),
-    **_free("dns", "dns_search", "dns_options", "extra_hosts", "aliases", "platform"),
-    **_parts("health", "mounts", "ports", "resources", "log", "restart"),
+    **_free("dns", "dns_search", "dns_options", "extra_hosts", "platform"),
+    **_parts("health", "mounts", "ports", "resources", "log", "restart", "endpoints"),
     "network_mode": _NETWORK,
     "privileged": _PRIVILEGED,
     "pid_mode": _bounded(
@@ -126,9 +135,7 @@ CONTAINER: Mapping[str, Line] = {
     "masked_paths": _admin("masked-paths", "the default masked paths, by leaving it out"),
     "readonly_paths": _admin("masked-paths", "the default read-only paths, by leaving it out"),
     "annotations": _admin("annotations", "labels"),
-    "mac_address": _admin("address", "the address the daemon gives"),
-    "ip_address": _admin("address", "the address the daemon gives"),
-    "unknown_fields": _admin("unknown-field", "the fields of the API version the daemon speaks"),
+    "unknown_fields": _UNKNOWN,
 }
 
 MOUNT: Mapping[str, Line] = {
@@ -241,11 +248,32 @@ TABLE: Table = {
         ),
         **_free("remove_intermediate", "cache_from", "extra_hosts", "shm_bytes", "squash"),
         **_parts("resources"),
-        "network_mode": _NETWORK,
+        "network_mode": _BUILD_NETWORK,
         "cgroup_parent": _CGROUP_PARENT,
         "security_opt": _SECURITY,
     },
     CommitRequest: _free("reference", "author", "comment", "pause", "changes", "config"),
+    EndpointRequest: {
+        **_free("network", "aliases", "ipv4_address", "ipv6_address", "links"),
+        "mac_address": _admin("address", "the address the daemon gives"),
+    },
+    NetworkRequest: {
+        **_free("name", "driver", "internal", "attachable", "ingress", "enable_ipv6"),
+        **_free("ipam_driver", "ipam_options", "labels"),
+        **_parts("pools"),
+        "options": _bounded(
+            "network-option", ", ".join(sorted(checks.NETWORK_OPTIONS)), checks.network_options
+        ),
+        "unknown_fields": _UNKNOWN,
+    },
+    PoolRequest: {
+        **_free("ip_range", "gateway", "auxiliary"),
+        "subnet": _bounded(
+            "subnet",
+            "subnets of network.pool, network.pool_ipv6 and network.user_subnets, or none named",
+            checks.subnet,
+        ),
+    },
     VolumeRequest: {
         **_free("name", "labels"),
         "driver": _admin("volume-driver", "the driver local"),

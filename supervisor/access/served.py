@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 import attrs
 
 from protocol.errors import Fault
-from supervisor.access.checks import NO_MODULES
+from supervisor.access.checks import NETWORK_OPTIONS, NO_MODULES
 from supervisor.access.policy import TOLD_MAX, Action, Request, default_of, parts_of, shown
 from supervisor.access.requests import (
     BuildRequest,
     ContainerRequest,
+    EndpointRequest,
     MountRequest,
+    NetworkRequest,
     VolumeRequest,
 )
 from supervisor.errors import faulty
@@ -53,14 +55,16 @@ def _security_options(value: object) -> bool:
     )
 
 
+def _network_options(value: object) -> bool:
+    """Docker's own are acted on, or refused; dockerd ignores all others."""
+    names = value if isinstance(value, Mapping) else {}
+    return all(name in NETWORK_OPTIONS for name in names if name.startswith("com.docker.network."))
+
+
 _SERVED: tuple[Served, str] = (_always, "")
 
 UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
     ContainerRequest: {
-        "network_mode": (
-            _one_of("default", "bridge", "none", "host"),
-            "only default, bridge, none and host are",
-        ),
         "pid_mode": (_joinable("private", "host"), "only private, host and container: are"),
         "ipc_mode": (
             _joinable("private", "shareable", "none", "host"),
@@ -75,9 +79,6 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
         ),
         "cgroup_parent": (_other_than("caller"), "a name, or nothing"),
         "links": (_never, "publish a port, or use one container"),
-        "mac_address": (_never, ""),
-        "ip_address": (_never, ""),
-        "aliases": (_never, ""),
     },
     MountRequest: {
         "propagation": (
@@ -94,6 +95,14 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
         "security_opt": (_never, "steps run with the default seccomp profile"),
         "squash": (_never, "use stages and COPY --from"),
     },
+    NetworkRequest: {
+        "ingress": (_never, "there is no swarm"),
+        "enable_ipv6": (_never, "use IPv4"),
+        "ipam_driver": (_never, "the only driver is default"),
+        "ipam_options": (_never, "the default driver has none"),
+        "options": (_network_options, "of the bridge driver's those that the policy lists are"),
+    },
+    EndpointRequest: {"links": (_never, "use the name of the container itself")},
     VolumeRequest: {
         "driver": (_never, "the only driver is local"),
     },

@@ -26,10 +26,11 @@ from supervisor.errors import BakehouseError, InvalidArgument, Unavailable
 from supervisor.linux import mounts
 from supervisor.linux.spawner import Command
 from supervisor.monitor.samples import Who
-from supervisor.network.networks import Endpoint
+from supervisor.network.networks import Sandbox
 from supervisor.runtime import files
 from supervisor.runtime.cgroup_tree import BUILD_WEIGHT, build_group, limits_of, monitors_group
 from supervisor.runtime.first_process import container_user, make_working_directory
+from supervisor.runtime.identity_files import addresses_of
 from supervisor.runtime.oci_runtime import ENVIRONMENT
 from supervisor.runtime.parts import Parts, own_directory
 from supervisor.runtime.passwd import ContainerUser
@@ -92,7 +93,7 @@ class _Place:
     bundle: Path
     group: str
     rootfs: Path
-    endpoint: Endpoint
+    sandbox: Sandbox
     user_pin: Path | None
 
 
@@ -138,7 +139,7 @@ async def _place(parts: Parts, work: RunWork, step_id: str) -> AsyncIterator[_Pl
     bundle = parts.run_root / "builds" / f"u{owner.uid}" / step_id
     group = build_group(owner.uid, step_id)
     roots: list[Path] = []
-    endpoints: list[Endpoint] = []
+    sandboxes: list[Sandbox] = []
     done = False
 
     async def prepare() -> None:
@@ -153,7 +154,7 @@ async def _place(parts: Parts, work: RunWork, step_id: str) -> AsyncIterator[_Pl
 
     async def connect() -> None:
         name = step_id[:HOSTNAME_CHARACTERS]
-        endpoints.append(
+        sandboxes.append(
             await parts.networks.attach(step_id, name, owner, work.op.network, (), user_pin)
         )
 
@@ -167,7 +168,7 @@ async def _place(parts: Parts, work: RunWork, step_id: str) -> AsyncIterator[_Pl
     try:
         user_pin = await parts.user_namespace(owner)
         await _together(prepare, enclose, connect)
-        yield _Place(step_id, bundle, group, roots[0], endpoints[0], user_pin)
+        yield _Place(step_id, bundle, group, roots[0], sandboxes[0], user_pin)
         done = True
     finally:
         with finish_within(CLEANUP_SECONDS):
@@ -213,12 +214,14 @@ def _files(work: RunWork, place: _Place) -> tuple[SpecMount, ...]:
     """``/etc/hosts``, ``hostname``, ``resolv.conf``, and the script of a here-document."""
     place.bundle.mkdir(mode=0o711)
     place.bundle.chmod(0o711)
-    endpoint, hostname = place.endpoint, place.step_id[:HOSTNAME_CHARACTERS]
+    sandbox, hostname = place.sandbox, place.step_id[:HOSTNAME_CHARACTERS]
     texts = {
         "/etc/hostname": f"{hostname}\n",
-        "/etc/hosts": files.hosts(hostname, endpoint.address, work.extra_hosts, endpoint.gateway),
+        "/etc/hosts": files.hosts(
+            hostname, addresses_of(sandbox), work.extra_hosts, sandbox.gateway
+        ),
         "/etc/resolv.conf": files.resolv_conf(
-            endpoint.resolvers, endpoint.search, endpoint.resolver_options
+            sandbox.resolvers, sandbox.search, sandbox.resolver_options
         ),
     }
     shown = [
@@ -262,7 +265,7 @@ def _spec(
             id_map=owner.id_map,
             hostname=hostname,
             user_namespace=place.user_pin,
-            network_namespace=place.endpoint.netns_pin,
+            network_namespace=place.sandbox.netns_pin,
             cgroups_path=parts.tree.cgroups.runtime_path(place.group)
             if parts.runtime.places
             else None,

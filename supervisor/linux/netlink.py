@@ -24,7 +24,7 @@ import struct
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import TypeVar
 
 import attrs
@@ -71,7 +71,7 @@ _RECEIVE_BYTES = 262_144
 
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
-_NEWADDR, _NEWROUTE, _GETROUTE = 20, 24, 26
+_NEWADDR, _NEWROUTE, _DELROUTE, _GETROUTE = 20, 24, 25, 26
 _REQUEST, _ACK, _DUMP = 0x1, 0x4, 0x300
 _REPLACE, _EXCL, _CREATE = 0x100, 0x200, 0x400
 _ACK_HAS_TLVS, _ACK_CAPPED = 0x200, 0x100
@@ -81,6 +81,7 @@ _IFLA_NET_NS_FD, _IFLA_EXT_MASK, _SKIP_STATS = 28, 29, 1 << 3
 _RTA_DST, _RTA_TABLE = 1, 15
 _TABLE_MAIN, _PROTO_STATIC, _TYPE_UNICAST = 254, 4, 1
 _IFF_UP = 1
+_IFA_F_NODAD = 0x02
 _HEADER = struct.Struct("=IHHII")
 _LINK = struct.Struct("=BxHiII")
 _ROUTE = struct.Struct("=BBBBBBBBI")
@@ -124,19 +125,28 @@ class Link:
     mac: str
 
 
-def bridge(name: str, mac: str) -> Request:
-    """Make a bridge that is up. Its address is given, else it would change with its ports and stale every ARP entry."""
+def bridge(name: str, mac: str, mtu: int = 0) -> Request:
+    """Make a bridge that is up. Its address is given, else it would change with its ports and stale every ARP entry.
+
+    Args:
+        name: Of the link.
+        mac: Its address.
+        mtu: Largest packet, bytes; 0 for the kernel's default.
+    """
     message = ifinfmsg()
     message["flags"] = message["change"] = _IFF_UP
     message["attrs"] = [
         ("IFLA_IFNAME", name),
         ("IFLA_ADDRESS", mac),
+        *_mtu(mtu),
         ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "bridge")]}),
     ]
     return _request(f"make bridge {name}", _NEWLINK, _CREATE | _EXCL, message, errno.EEXIST)
 
 
-def veth(name: str, peer_name: str, peer_netns: int, master: int, mac: str) -> Request:
+def veth(  # two ends of one pair
+    name: str, peer_name: str, peer_netns: int, master: int, mac: str, mtu: int = 0
+) -> Request:
     """Make a pair: ``name``, up, a port of the bridge with index ``master``; its peer in another network namespace.
 
     Args:
@@ -145,11 +155,13 @@ def veth(name: str, peer_name: str, peer_netns: int, master: int, mac: str) -> R
         peer_netns: Descriptor of the other end's network namespace.
         master: Index of the bridge.
         mac: Of the peer.
+        mtu: Of both; 0 for the kernel's default.
     """
     peer: Mapping[str, object] = {
         "attrs": [
             ("IFLA_IFNAME", peer_name),
             ("IFLA_ADDRESS", mac),
+            *_mtu(mtu),
             ("IFLA_NET_NS_FD", peer_netns),
         ]
     }
@@ -158,6 +170,7 @@ def veth(name: str, peer_name: str, peer_netns: int, master: int, mac: str) -> R
     message["attrs"] = [
         ("IFLA_IFNAME", name),
         ("IFLA_MASTER", master),
+        *_mtu(mtu),
         (
             "IFLA_LINKINFO",
             {
@@ -169,6 +182,10 @@ def veth(name: str, peer_name: str, peer_netns: int, master: int, mac: str) -> R
         ),
     ]
     return _request(f"make link {name}", _NEWLINK, _CREATE | _EXCL, message, errno.EEXIST)
+
+
+def _mtu(mtu: int) -> list[tuple[str, int]]:
+    return [("IFLA_MTU", mtu)] if mtu else []
 
 
 def port(name: str, *, hairpin: bool, isolated: bool = False) -> Request:
@@ -198,26 +215,39 @@ def up(name: str) -> Request:
     return _request(f"bring up {name}", _NEWLINK, 0, message)
 
 
-def address(index: int, ip: IPv4Address, prefix_length: int) -> Request:
-    """Give a link an address."""
+def address(index: int, ip: IPv4Address | IPv6Address, prefix_length: int) -> Request:
+    """Give a link an address; an IPv6 one at once, without asking the neighbours whether they have it (nodad)."""
     message = ifaddrmsg()
-    message["family"] = socket.AF_INET
+    message["family"] = _family(ip)
     message["prefixlen"] = prefix_length
     message["index"] = index
+    message["flags"] = _IFA_F_NODAD if ip.version == 6 else 0  # noqa: PLR2004
     message["attrs"] = [("IFA_LOCAL", str(ip)), ("IFA_ADDRESS", str(ip))]
     purpose = f"give {ip}/{prefix_length} to link {index}"
     return _request(purpose, _NEWADDR, _CREATE | _REPLACE, message)
 
 
-def default_route(gateway: IPv4Address, index: int) -> Request:
-    """Send what is for elsewhere to ``gateway``."""
+def default_route(gateway: IPv4Address | IPv6Address, index: int) -> Request:
+    """Send what is for elsewhere to ``gateway``, and nowhere else."""
     message = rtmsg()
-    message["family"] = socket.AF_INET
+    message["family"] = _family(gateway)
     message["table"] = _TABLE_MAIN
     message["proto"] = _PROTO_STATIC
     message["type"] = _TYPE_UNICAST
     message["attrs"] = [("RTA_GATEWAY", str(gateway)), ("RTA_OIF", index)]
     return _request(f"route through {gateway}", _NEWROUTE, _CREATE | _REPLACE, message)
+
+
+def no_default_route(family: socket.AddressFamily) -> Request:
+    """Nothing is sent elsewhere."""
+    message = rtmsg()
+    message["family"] = family
+    message["table"] = _TABLE_MAIN
+    return _request("have no default route", _DELROUTE, 0, message, errno.ESRCH)
+
+
+def _family(ip: IPv4Address | IPv6Address) -> socket.AddressFamily:
+    return socket.AF_INET if isinstance(ip, IPv4Address) else socket.AF_INET6
 
 
 def delete(name: str) -> Request:
@@ -303,9 +333,11 @@ class Netlink:
         answers = await self._dump(Request("list links", _GETLINK, _DUMP, payload), _NEWLINK)
         return [link for link in map(_link, answers) if link.name.startswith(prefix)]
 
-    async def routes(self) -> list[IPv4Network]:
-        """What the main table has IPv4 routes to, default routes left out."""
-        payload = _ROUTE.pack(socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
+    async def routes(
+        self, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[IPv4Network | IPv6Network]:
+        """What the main table has routes to, default routes left out; of an IPv6 that is switched off none."""
+        payload = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
         answers = await self._dump(Request("list routes", _GETROUTE, _DUMP, payload), _NEWROUTE)
         return [network for network in map(_route, answers) if network is not None]
 
@@ -408,14 +440,14 @@ def _link(payload: bytes) -> Link:
     )
 
 
-def _route(payload: bytes) -> IPv4Network | None:
+def _route(payload: bytes) -> IPv4Network | IPv6Network | None:
     _, prefix_length, _, _, table, _, _, _, _ = _ROUTE.unpack_from(payload)
     found = _attributes(payload, _ROUTE.size)
     if _RTA_TABLE in found:
         table = int.from_bytes(found[_RTA_TABLE], sys.byteorder)
     if table != _TABLE_MAIN or _RTA_DST not in found:
         return None
-    return IPv4Network((found[_RTA_DST], prefix_length))
+    return ip_network((found[_RTA_DST], prefix_length))
 
 
 def _refusal(request: Request, flags: int, payload: bytes) -> NetlinkRefused | None:

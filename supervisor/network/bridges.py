@@ -1,32 +1,31 @@
-"""Owners' bridges: made when first wanted, each with a subnet, a gateway and a name server.
+"""The networks' bridges: made when first wanted, each with its addresses and a name server.
 
 Words: a bridge is **raised** when its link, its place in the packet filter and its name server are there.
 
-Rules: a subnet is cut around what the host has routes to, and recorded before its bridge is made; it is kept for as long
-as the host gets no other route into it. A bridge has its network's number in its name, behind a prefix that no other
-daemon's bridges have.
+Rules: a subnet nobody named is cut around what the host has routes to, and recorded before its bridge is made; a default
+bridge keeps it for as long as the host gets no other route into it. A bridge has its network's number in its name,
+behind a prefix that no other daemon's bridges have. Raising one holds up those who want that one alone.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from ipaddress import IPv4Network
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from ipaddress import IPv4Address, IPv4Network
 
 import attrs
 import trio
 
-from supervisor import clock
 from supervisor.config import Config
-from supervisor.database.database import Database
-from supervisor.errors import ResourceExhausted, Unavailable
+from supervisor.errors import Unavailable
 from supervisor.linux import netlink
 from supervisor.linux.netlink import Netlink
 from supervisor.linux.nftables import Nftables, NftablesRefused
-from supervisor.network import ruleset
-from supervisor.network.addresses import free_subnet, mac_of
+from supervisor.network import options, ruleset
+from supervisor.network.addresses import mac_of
 from supervisor.network.dns import NameServer
-from supervisor.network.endpoints import Mode, Network, network_id, store_network
+from supervisor.network.endpoints import Network
 from supervisor.network.names import NamedNetwork
 from supervisor.network.neighbours import Neighbours, allow_forwarding, set_up_interface
 
@@ -38,9 +37,11 @@ class Raised:
     """A bridge that is there.
 
     Attributes:
+        network: As it was when it was raised.
         index: Of its link.
     """
 
+    network: Network
     index: int
 
 
@@ -49,16 +50,15 @@ class Bridges:
     """All bridges of this daemon, and the packet filter's table they are in."""
 
     config: Config
-    database: Database
     links: Netlink
     filter: Nftables
     neighbours: Neighbours
     name_server: NameServer
-    networks: dict[int, Network] = attrs.field(factory=dict)
     raised: dict[int, Raised] = attrs.field(factory=dict)
     publications: set[ruleset.Publication] = attrs.field(factory=set)
     _table_there: bool = False
-    _one: trio.Lock = attrs.field(factory=trio.Lock)
+    _table: trio.Lock = attrs.field(factory=trio.Lock)
+    _turns: dict[int, tuple[trio.Lock, list[None]]] = attrs.field(factory=dict)
 
     @property
     def prefix(self) -> str:
@@ -78,21 +78,23 @@ class Bridges:
         """Whether a name server of ours is at its gateway."""
         return self.name_server.serves(network.number)
 
-    def of(self, owner: int) -> Network | None:
-        """An owner's network, if it has been made."""
-        return next((one for one in self.networks.values() if one.owner == owner), None)
+    @asynccontextmanager
+    async def turn(self, number: int) -> AsyncIterator[None]:
+        """One at a time for one network: who raises it, who is about to have a wire to it, who removes it."""
+        lock, waiting = self._turns.setdefault(number, (trio.Lock(), []))
+        waiting.append(None)
+        try:
+            async with lock:
+                yield
+        finally:
+            waiting.pop()
+            if not waiting:
+                self._turns.pop(number, None)
 
-    async def wanted(self, owner: int) -> tuple[Network, Raised]:
-        """An owner's network, recorded, with its bridge raised.
-
-        Raises:
-            ResourceExhausted: The pool has no subnet left.
-        """
-        async with self._one:
-            network = self.of(owner)
-            if network is None or network.number not in self.raised:
-                network = await self._settled(owner, network)
-            return network, await self._raise(network)
+    async def wanted(self, network: Network) -> Raised:
+        """The network's bridge is raised; the caller has its turn."""
+        there = self.raised.get(network.number)
+        return there if there is not None else await self._raise(network)
 
     async def take_up(self, networks: list[Network]) -> None:
         """The bridges of networks with containers on them are there; they may have been there all the time.
@@ -102,21 +104,18 @@ class Bridges:
         """
         if not networks:
             return
-        async with self._one:
+        async with self._table:
             await self._replace_table(networks)
-            for network in networks:
+        for network in networks:
+            async with self.turn(network.number):
                 await self._raise(network)
-
-    async def filter_all(self) -> None:
-        """The table holds exactly the raised bridges and the publications, whatever it held before."""
-        await self._fill_table([self.networks[number] for number in sorted(self.raised)])
 
     async def filter_again(self) -> None:
         """The table is as it should be; somebody may have taken it away (``nft flush ruleset`` does)."""
-        async with self._one:
+        async with self._table:
             if self._table_there and not await self.filter.has_table("inet", self.table):
                 log.warning("somebody removed the table %s: making it again", self.table)
-                await self.filter_all()
+                await self._fill_table([there.network for there in self.raised.values()])
         if self._table_there:
             await self.neighbours.enter()
 
@@ -131,91 +130,60 @@ class Bridges:
         """These ports are not mapped."""
         gone = list(publications)
         self.publications.difference_update(gone)
-        if not gone or not self._table_there:
-            return
-        try:
-            await self.filter.apply(ruleset.unpublish(self.table, gone))
-        except NftablesRefused as error:
-            if not error.missing:  # without the table nothing is mapped
-                raise
+        if gone:
+            await self._take_out(ruleset.unpublish(self.table, gone))
 
-    async def lower(self, networks: list[Network]) -> None:
-        """These bridges are gone. No container is on them."""
-        for network in networks:
-            self.raised.pop(network.number, None)
-            self.name_server.close(network.number)
-            self.name_server.names.close(network.number)
-        if self._table_there:
-            await self.filter_all()
-        await self.links.batch([netlink.delete(self.link_name(one)) for one in networks])
+    async def lower(self, network: Network) -> None:
+        """The network's bridge is gone. No container is on it; the caller has its turn."""
+        self.raised.pop(network.number, None)
+        self.name_server.close(network.number)
+        self.name_server.names.close(network.number)
+        await self._take_out(ruleset.leave(self.table, self._filtered(network)))
+        await self.links.batch([netlink.delete(self.link_name(network))])
 
     async def leave_nothing(self) -> None:
         """No bridge, no table, no rule with our mark is there."""
-        await self.lower(list(self.networks.values()))
+        for there in list(self.raised.values()):
+            await self.lower(there.network)
         await self.filter.apply(ruleset.gone(self.table))
         self._table_there = False
         await self.neighbours.leave()
 
-    async def _settled(self, owner: int, known: Network | None) -> Network:
-        """A network with a subnet that is free, recorded."""
-        routes = await self.links.routes()
-        if known is not None and not any(known.subnet.overlaps(route) for route in routes):
-            return known
-        others = [one for one in self.networks.values() if one is not known]
-        subnet = self._cut([*routes, *(one.subnet for one in others)])
-        number = known.number if known else max(self.networks, default=0) + 1
-        network = Network(
-            number=number,
-            id=network_id(self.database.epoch, owner, Mode.BRIDGE),
-            owner=owner,
-            name=Mode.BRIDGE,
-            subnet=subnet,
-            created_ns=known.created_ns if known else clock.now_ns(),
-        )
-        await self.database.write(lambda connection: store_network(connection, network))
-        self.networks[number] = network
-        return network
-
-    def _cut(self, taken: list[IPv4Network]) -> IPv4Network:
-        settings = self.config.network
-        # Daemons side by side begin at different places, so that two that look at once do not cut the same.
-        start = int(self.config.instance_tag or "0", 16)
-        subnet = free_subnet(
-            IPv4Network(settings.pool), settings.subnet_prefix_length, taken, start
-        )
-        if subnet is None:
-            raise ResourceExhausted(
-                f"cannot make a network: all of {settings.pool} is in use",
-                "set network.pool to a larger range that this host does not use",
-            )
-        return subnet
+    async def _take_out(self, script: str) -> None:
+        if not self._table_there:
+            return
+        try:
+            await self.filter.apply(script)
+        except NftablesRefused as error:
+            if not error.missing:  # without the table nothing is in it
+                raise
 
     async def _raise(self, network: Network) -> Raised:
-        there = self.raised.get(network.number)
-        if there is not None:
-            return there
-        name = self.link_name(network)
-        await self.links.batch([netlink.bridge(name, mac_of(network.gateway))])
+        name, mtu = self.link_name(network), options.read(network.options).mtu
+        await self.links.batch([netlink.bridge(name, mac_of(network.ipv4.gateway), mtu)])
         index = await self.links.index(name)
         assert index is not None
         await set_up_interface(name)
         await self.links.batch(
             [
-                netlink.address(index, network.gateway, network.subnet.prefixlen),
+                *(
+                    netlink.address(index, pool.gateway, pool.subnet.prefixlen)
+                    for pool in network.pools
+                ),
                 netlink.up(name),
             ]
         )
         await self._let_through(network)
         self._serve_names(network, name)
-        there = Raised(index)
-        self.raised[network.number] = there
+        there = self.raised[network.number] = Raised(network, index)
         return there
 
     async def _let_through(self, network: Network) -> None:
-        if self._table_there:
-            await self.filter.apply(ruleset.enter(self.table, self._filtered(network)))
-            return
-        await self._replace_table([network])
+        async with self._table:
+            if self._table_there:
+                await self.filter.apply(ruleset.enter(self.table, self._filtered(network)))
+            else:
+                await self._replace_table([network])
 
     async def _replace_table(self, networks: list[Network]) -> None:
         await self._fill_table(networks)
@@ -229,13 +197,31 @@ class Bridges:
         await self.filter.apply(ruleset.whole(self.table, bridges, sorted(self.publications)))
 
     def _serve_names(self, network: Network, name: str) -> None:
+        subnets = tuple(pool.subnet for pool in network.pools)
         self.name_server.names.open(
-            NamedNetwork(network.number, network.name, (network.subnet,), named=False)
+            NamedNetwork(
+                network.number,
+                network.name,
+                subnets,
+                named=not network.default,
+                internal=network.internal,
+            )
         )
+        gateway = network.ipv4.gateway
+        assert isinstance(gateway, IPv4Address)
         try:
-            self.name_server.open(network.number, network.owner, network.gateway, name)
+            self.name_server.open(network.number, network.owner, gateway, name)
         except Unavailable as error:
             log.warning("%s; containers ask the host's resolvers themselves", error)
 
     def _filtered(self, network: Network) -> ruleset.Bridge:
-        return ruleset.Bridge(self.link_name(network), network.subnet, network.owner)
+        chosen = options.read(network.options)
+        assert isinstance(network.ipv4.subnet, IPv4Network)
+        return ruleset.Bridge(
+            self.link_name(network),
+            network.ipv4.subnet,
+            network.owner,
+            internal=network.internal,
+            within=chosen.within,
+            hidden=chosen.hidden,
+        )

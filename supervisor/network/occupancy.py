@@ -1,6 +1,7 @@
-"""Which addresses are in use, and the links of those who have gone.
+"""Which addresses are in use or held, and the links of those who have gone.
 
-Words: a link is **ending** from when its container has gone until the kernel has deleted it.
+Words: a link is **ending** from when its container has gone until the kernel has deleted it; an address is **held** for
+a container that asked for it and does not run.
 
 Rules: an address is in use until its link is gone, so that two cards never have it at once. Links are ended many at a
 time, apart from everything else: each waits tens of milliseconds for the kernel's routing lock.
@@ -9,15 +10,16 @@ time, apart from everything else: each waits tens of milliseconds for the kernel
 from __future__ import annotations
 
 import logging
-from ipaddress import IPv4Address
+from collections.abc import Iterable
 
 import attrs
 import trio
 
+from supervisor.errors import PermissionDenied, ResourceExhausted
 from supervisor.linux import netlink
 from supervisor.linux.netlink import Netlink, NetlinkRefused
-from supervisor.network.addresses import free_address
-from supervisor.network.endpoints import Network
+from supervisor.network.addresses import IN_USE, Allocator
+from supervisor.network.endpoints import Address, AddressPool, Network, Wire
 
 log = logging.getLogger(__name__)
 
@@ -27,21 +29,86 @@ class Occupancy:
     """The addresses of all networks, by network number. ``links`` is used by nobody else."""
 
     links: Netlink
-    _taken: dict[int, set[IPv4Address]] = attrs.field(factory=dict)
-    _ending: dict[str, tuple[int, IPv4Address]] = attrs.field(factory=dict)
+    _pools: dict[int, dict[int, Allocator]] = attrs.field(factory=dict)
+    _holders: dict[tuple[int, Address], list[str]] = attrs.field(factory=dict)
+    _ending: dict[str, Wire] = attrs.field(factory=dict)
     _more: trio.Event = attrs.field(factory=trio.Event)
 
-    def free(self, network: Network) -> IPv4Address | None:
-        """The address the next container gets; None when the subnet is full."""
-        return free_address(network.subnet, self._taken.get(network.number, set()))
+    def open(self, network: Network) -> None:
+        """The network's addresses can be given; none of them is in use."""
+        self._pools[network.number] = {
+            pool.subnet.version: Allocator(pool) for pool in network.pools
+        }
 
-    def take(self, network: int, address: IPv4Address) -> None:
-        """The address is in use."""
-        self._taken.setdefault(network, set()).add(address)
+    def close(self, network: Network) -> None:
+        """The network has gone."""
+        self._pools.pop(network.number, None)
+        for key in [one for one in self._holders if one[0] == network.number]:
+            del self._holders[key]
 
-    def ends(self, link: str, network: int, address: IPv4Address) -> None:
-        """Delete the link soon, and free its address then."""
-        self._ending[link] = (network, address)
+    def choose(
+        self, network: Network, pool: AddressPool, who: str, asked: Address | None
+    ) -> Address:
+        """The address a container gets; it is not in use yet.
+
+        Args:
+            network: Where.
+            pool: The network's, for one kind of address.
+            who: The container's id.
+            asked: The only one it takes; None for any.
+
+        Raises:
+            PermissionDenied: Another has it, or one that does not run asked for it before; Docker's wording.
+            ResourceExhausted: There is none left.
+        """
+        allocator = self._pools[network.number][pool.subnet.version]
+        if asked is None:
+            address = allocator.free()
+            if address is None:
+                raise ResourceExhausted(
+                    f"cannot connect to network {network.name}: all addresses of {pool.ip_range or pool.subnet} are in use",
+                    "disconnect or remove containers, or make a network with a larger subnet",
+                )
+            return address
+        holders = self._holders.get((network.number, asked), [])
+        held = int(bool(holders) and holders[0] == who)
+        if allocator.uses(asked) > held or not allocator.may_be_given(asked):
+            raise PermissionDenied(IN_USE)
+        return asked
+
+    def take(self, network: int, addresses: Iterable[Address]) -> None:
+        """The addresses are in use."""
+        for address in addresses:
+            self._pools[network][address.version].take(address)
+
+    def give_back(self, network: int, addresses: Iterable[Address]) -> None:
+        """They are not any more; those of a network that has gone never were."""
+        for address in addresses:
+            if network in self._pools and address.version in self._pools[network]:
+                self._pools[network][address.version].give_back(address)
+
+    def hold(self, network: Network, who: str, addresses: Iterable[Address]) -> None:
+        """The container asked for these addresses: nobody else gets them, unless they have asked before."""
+        for address in addresses:
+            holders = self._holders.setdefault((network.number, address), [])
+            if not holders and address.version in self._pools[network.number]:
+                self.take(network.number, [address])
+            if who not in holders:
+                holders.append(who)
+
+    def let_go(self, network: Network, who: str, addresses: Iterable[Address]) -> None:
+        """The container does not ask for them any more."""
+        for address in addresses:
+            holders = self._holders.get((network.number, address), [])
+            if who in holders:
+                holders.remove(who)
+                if not holders:
+                    del self._holders[network.number, address]
+                    self.give_back(network.number, [address])
+
+    def ends(self, link: str, wire: Wire) -> None:
+        """Delete the link soon, and free its addresses then."""
+        self._ending[link] = wire
         self._more.set()
 
     def is_ending(self, link: str) -> bool:
@@ -66,6 +133,6 @@ class Occupancy:
         """
         ending = dict(self._ending)
         await self.links.batch([netlink.delete(link) for link in ending])
-        for link, (network, address) in ending.items():
-            del self._ending[link]
-            self._taken[network].discard(address)
+        for link, wire in ending.items():
+            if self._ending.pop(link, None) is not None:
+                self.give_back(wire.network, wire.addresses)

@@ -71,8 +71,43 @@ class Chooser:
             yield port
 
 
+class PortHolders:
+    """Which containers have ports published: for the words of a refusal."""
+
+    def __init__(self) -> None:
+        self._at: dict[tuple[str, int], dict[str, tuple[int, str, str]]] = {}
+
+    def add(self, container_id: str, name: str, owner: int, ports: Iterable[BoundPort]) -> None:
+        """The container, called so, has these."""
+        for port in ports:
+            at = self._at.setdefault((port.protocol, port.host_port), {})
+            at[container_id] = (owner, name, port.host_address)
+
+    def remove(self, container_id: str, ports: Iterable[BoundPort]) -> None:
+        """It has them no more."""
+        for port in ports:
+            at = self._at.get((port.protocol, port.host_port), {})
+            at.pop(container_id, None)
+            if not at:
+                self._at.pop((port.protocol, port.host_port), None)
+
+    def told_to(self, owner: int) -> Callable[[str, str, int], str]:
+        """Who has a port, as far as ``owner`` may know."""
+
+        def told(protocol: str, address: str, number: int) -> str:
+            for whose, name, at in self._at.get((protocol, number), {}).values():
+                if whose == owner and overlap(at, address):
+                    return f"by container {name}"
+            return "on this host"
+
+        return told
+
+
 def hold_all(
-    requests: Iterable[PortRequest], chooser: Chooser, taken_by: Callable[[str, str, int], str]
+    requests: Iterable[PortRequest],
+    chooser: Chooser,
+    taken_by: Callable[[str, str, int], str],
+    host_address: str = "",
 ) -> list[Hold]:
     """Hold every port asked for, or none.
 
@@ -80,6 +115,7 @@ def hold_all(
         requests: What to publish.
         chooser: For those without a host port.
         taken_by: Who has (protocol, address, port), in the words of the message.
+        host_address: For those without one; empty for every address.
 
     Raises:
         Conflict: A port is taken.
@@ -89,7 +125,9 @@ def hold_all(
     holds: list[Hold] = []
     try:
         for request in dict.fromkeys(requests):
-            holds.append(_hold_one(request, chooser, taken_by))  # noqa: PERF401  # kept if a later one fails
+            at = request.host_address or host_address
+            placed = attrs.evolve(request, host_address=at)
+            holds.append(_hold_one(placed, chooser, taken_by))
     except BaseException:
         for hold in holds:
             hold.release()

@@ -1,6 +1,6 @@
 """The packet filter's table, as nft scripts. Pure: values in, text out.
 
-Words: a **bridge** is one owner's; the **people** of a bridge are the host users who may speak to what is behind it; a
+Words: a **bridge** is one network's; the **people** of a bridge are the host users who may speak to what is behind it; a
 **publication** maps a host port to a container's.
 
 What the table does, and why each rule is there:
@@ -12,9 +12,10 @@ What the table does, and why each rule is there:
   alone: it runs before the kernel refuses such packets from a wire, so a neighbour could reach ports published on
   loopback only.
 * ``forward`` lets in answers, what was published, and what goes from a bridge to itself (which the kernel sends here
-  when ``bridge-nf-call-iptables`` is on). All else is dropped: another owner's containers, and neighbours on the wire
-  who know our subnets.
-* ``input`` keeps containers from the gateways of other bridges.
+  when ``bridge-nf-call-iptables`` is on). All else is dropped: other networks' containers, and neighbours on the wire
+  who know our subnets. From an internal network nothing goes anywhere else.
+* ``input`` keeps containers from the gateways of other bridges, and those of an internal network from all of the host
+  but their gateway.
 * ``output`` lets root and the bridge's own people in; other host users reach what is published, as anybody can.
 * ``leaving`` gives packets the host's address: on their way out, and where a container reaches its own or a sibling's
   published port through the host, whose answer would otherwise not come back this way.
@@ -55,11 +56,16 @@ _CHAINS = """
 		type nat hook postrouting priority srcnat; policy accept;
 		oifname @bridges ip saddr 127.0.0.0/8 masquerade
 		oifname @bridges ip saddr @subnets ct status dnat masquerade
-		oifname != @bridges ip saddr @subnets masquerade
+		oifname != @bridges ip saddr @hidden masquerade
 	}
 	chain forward {
 		type filter hook forward priority filter; policy accept;
+		iifname @internal jump from_internal
 		oifname @bridges jump to_container
+	}
+	chain from_internal {
+		iifname . oifname @within accept
+		drop
 	}
 	chain to_container {
 		ct state established,related accept
@@ -69,6 +75,7 @@ _CHAINS = """
 	}
 	chain input {
 		type filter hook input priority filter; policy accept;
+		iifname @internal fib daddr . iif type != local drop
 		iifname @bridges ip daddr @subnets fib daddr . iif type != local drop
 	}
 	chain output {
@@ -88,7 +95,9 @@ _SETS = (
     ("set", "bridges", "type ifname"),
     ("set", "within", "type ifname . ifname"),
     ("set", "people", "type ifname . uid"),
+    ("set", "internal", "type ifname"),
     ("set", "subnets", "type ipv4_addr; flags interval"),
+    ("set", "hidden", "type ipv4_addr; flags interval"),
     (
         "map",
         "published_at",
@@ -104,11 +113,21 @@ _SETS = (
 
 @attrs.frozen
 class Bridge:
-    """One owner's bridge. ``owner`` is the host user who may speak to what is behind it."""
+    """One network's bridge.
+
+    Attributes:
+        owner: The host user who may speak to what is behind it.
+        internal: Without a way out.
+        within: Its containers may speak to each other.
+        hidden: What they send out gets the host's address.
+    """
 
     name: str
     subnet: IPv4Network
     owner: int
+    internal: bool = False
+    within: bool = True
+    hidden: bool = True
 
 
 @attrs.frozen(order=True)
@@ -145,6 +164,13 @@ def enter(table: str, bridge: Bridge) -> str:
     )
 
 
+def leave(table: str, bridge: Bridge) -> str:
+    """The bridge is none of ours. Success too when it was not."""
+    return enter(table, bridge) + "".join(
+        f"delete element inet {table} {name} {{ {element} }}\n" for name, element in _of(bridge)
+    )
+
+
 def publish(table: str, publications: Iterable[Publication]) -> str:
     """Map host ports to containers. Success too when they already are so."""
     return "".join(
@@ -161,14 +187,17 @@ def unpublish(table: str, publications: Iterable[Publication]) -> str:
     )
 
 
-def _of(bridge: Bridge) -> tuple[tuple[str, str], ...]:
+def _of(bridge: Bridge) -> list[tuple[str, str]]:
     quoted = f'"{bridge.name}"'
-    return (
-        ("bridges", quoted),
-        ("within", f"{quoted} . {quoted}"),
-        ("people", f"{quoted} . {bridge.owner}"),
-        ("subnets", str(bridge.subnet)),
+    elements = (
+        (True, "bridges", quoted),
+        (bridge.within, "within", f"{quoted} . {quoted}"),
+        (True, "people", f"{quoted} . {bridge.owner}"),
+        (bridge.internal, "internal", quoted),
+        (True, "subnets", str(bridge.subnet)),
+        (bridge.hidden and not bridge.internal, "hidden", str(bridge.subnet)),
     )
+    return [(name, element) for wanted, name, element in elements if wanted]
 
 
 def _map_of(publication: Publication) -> str:

@@ -20,10 +20,11 @@ from supervisor.access.owners import Owner
 from supervisor.access.requests import ContainerRequest
 from supervisor.linux import mounts
 from supervisor.linux.cgroup import CgroupLimits, Cgroups
-from supervisor.network.networks import Endpoint
+from supervisor.network.networks import Sandbox
 from supervisor.runtime import spec
 from supervisor.runtime.cgroup_tree import container_group, disks_named, disks_of, limits_of
 from supervisor.runtime.conmon import SessionPaths
+from supervisor.runtime.connections import take_seat
 from supervisor.runtime.container_mounts import prepare_mounts, take_down_mounts
 from supervisor.runtime.devices import Device, gather, names_devices
 from supervisor.runtime.first_process import process_inputs, settle_in
@@ -52,7 +53,7 @@ class Surroundings:
     session: SessionPaths
     group: str
     rootfs: Path
-    endpoint: Endpoint
+    sandbox: Sandbox
     user: ContainerUser
     spec: dict[str, object]
 
@@ -110,20 +111,13 @@ async def _assemble(
         await parts.tree.create(owner.uid, group, limits, rules)
 
     async def prepare_network() -> None:
-        await parts.networks.attach(
-            record.id,
-            record.name,
-            owner,
-            record.request.network_mode,
-            record.ports,
-            user_pin,
-        )
+        await take_seat(parts.networks, record, owner, user_pin)
 
     await parts.tree.admit(owner.uid)
     await together(meanwhile, prepare_rootfs, prepare_group, prepare_network)
     rootfs = parts.store.snapshots.get(record.id).rootfs
-    endpoint = parts.networks.endpoint(record.id)
-    assert endpoint is not None
+    sandbox = parts.networks.sandbox(record.id)
+    assert sandbox is not None
     root_fd = await mounts.open_in_mounts(parts.spawner, rootfs)
     try:
         user = await in_thread(lambda: settle_in(root_fd, record, owner))
@@ -135,18 +129,18 @@ async def _assemble(
     )
 
     def write() -> dict[str, object]:
-        every = (*shown, *identity_files(record, owner, session, endpoint))
+        every = (*shown, *identity_files(record, owner, session, sandbox))
         if has_init(record):
             every = (*every, place_init(parts.run_root))
         config = _spec(
-            parts, record, owner, rootfs, endpoint, user, user_pin, every, group, found, joined
+            parts, record, owner, rootfs, sandbox, user, user_pin, every, group, found, joined
         )
         config = parts.runtime.filters.applied(config)
         _write_private(session.directory / "config.json", orjson.dumps(config))
         return config
 
     written = await in_thread(write)
-    return Surroundings(owner, session, group, rootfs, endpoint, user, written)
+    return Surroundings(owner, session, group, rootfs, sandbox, user, written)
 
 
 async def _allowed(
@@ -226,7 +220,7 @@ def _spec(  # noqa: PLR0913, PLR0917  # everything that was made, put into one v
     record: ContainerRecord,
     owner: Owner,
     rootfs: Path,
-    endpoint: Endpoint,
+    sandbox: Sandbox,
     user: ContainerUser,
     user_pin: Path | None,
     shown: tuple[SpecMount, ...],
@@ -246,7 +240,7 @@ def _spec(  # noqa: PLR0913, PLR0917  # everything that was made, put into one v
         domainname=request.domainname,
         read_only_rootfs=request.read_only_rootfs,
         user_namespace=user_pin,
-        network_namespace=endpoint.netns_pin,
+        network_namespace=sandbox.netns_pin,
         host_pid=request.pid_mode == "host",
         host_ipc=request.ipc_mode == "host",
         host_uts=request.uts_mode == "host",

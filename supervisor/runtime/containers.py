@@ -22,6 +22,7 @@ from supervisor.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from supervisor.runtime.connections import settled
 from supervisor.runtime.creation import ImageFacts, check_platform, container_record, inherit
 from supervisor.runtime.discards import fitted
 from supervisor.runtime.exec_index import ExecIndex
@@ -158,7 +159,8 @@ class Containers:
             inherited=self._inherited(identity, request),
         )
         owner = await parts.owners.owner_of(identity, remapped=remapped)
-        self._reserve(record)
+        wished = await settled(parts.networks, identity.owner, request)
+        self._reserve(record := attrs.evolve(record, connections=wished))
         keeper = self._keeper(record, ContainerState())
         try:
             if record.mounts:
@@ -173,6 +175,7 @@ class Containers:
                 await self._unmake(keeper)
             raise
         self._keepers[record.id] = keeper
+        parts.networks.hold(record.id, wished)
         with finish_within(CLEANUP_SECONDS):  # it is there now, whoever goes away
             await self._nursery.start(keeper.run)
         return keeper, warnings
@@ -245,6 +248,7 @@ class Containers:
 
     def _forget(self, keeper: Keeper) -> None:
         self._keepers.pop(keeper.record.id, None)
+        self.parts.networks.let_go(keeper.record.id, keeper.record.connections)
         self._names[keeper.record.owner].pop(keeper.record.name, None)
         self._execs.forget_container(keeper.record.id)
 
@@ -315,6 +319,7 @@ class Containers:
         keeper = self._keeper(record, state)
         self._keepers[record.id] = keeper
         self._names[record.owner][record.name] = record.id
+        self.parts.networks.hold(record.id, record.connections)
         await self._nursery.start(keeper.run)
         return keeper
 

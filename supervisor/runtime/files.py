@@ -18,7 +18,7 @@ HOST_GATEWAY = "host-gateway"
 """Stands for the host's address as the container reaches it."""
 
 
-def hosts(hostname: str, address: str, extra: Sequence[str], gateway: str = "") -> str:
+def hosts(hostname: str, addresses: Sequence[str], extra: Sequence[str], gateway: str = "") -> str:
     """``/etc/hosts``: the local names, what was asked for (``name:address``), and the container's own name.
 
     Without a ``gateway`` (it has no network) what asks for the host is left out.
@@ -29,9 +29,19 @@ def hosts(hostname: str, address: str, extra: Sequence[str], gateway: str = "") 
         where = gateway if where == HOST_GATEWAY else where
         if where:
             lines.append(f"{where}\t{name}")
-    if address:
-        lines.append(f"{address}\t{hostname}")
+    lines += own_lines(hostname, addresses)
     return "\n".join(lines) + "\n"
+
+
+def own_lines(hostname: str, addresses: Sequence[str]) -> list[str]:
+    """What ``/etc/hosts`` says of the container itself."""
+    return [f"{address}\t{hostname}" for address in addresses]
+
+
+def changed_hosts(text: str, hostname: str, addresses: Sequence[str]) -> str:
+    """``/etc/hosts`` of a container that has other addresses now; lines of other names stay as they are."""
+    kept = [line for line in text.splitlines() if line.partition("\t")[2] != hostname]
+    return "\n".join([*kept, *own_lines(hostname, addresses)]) + "\n"
 
 
 def resolv_conf(nameservers: Sequence[str], search: Sequence[str], options: Sequence[str]) -> str:

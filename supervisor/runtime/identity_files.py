@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from supervisor.access.owners import Owner
-from supervisor.network.networks import Endpoint
+from supervisor.network.networks import Sandbox
 from supervisor.runtime import files, spec
 from supervisor.runtime.conmon import SessionPaths
 from supervisor.runtime.records import ContainerRecord
@@ -16,7 +16,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def identity_files(
-    record: ContainerRecord, owner: Owner, session: SessionPaths, endpoint: Endpoint
+    record: ContainerRecord, owner: Owner, session: SessionPaths, sandbox: Sandbox
 ) -> tuple[SpecMount, ...]:
     """The three files, written anew, as mounts.
 
@@ -28,15 +28,11 @@ def identity_files(
         "/etc/hostname": f"{record.hostname}\n",
         "/etc/hosts": files.hosts(
             own_names(record),
-            endpoint.address,
+            addresses_of(sandbox),
             record.request.extra_hosts,
-            host_gateway(record, endpoint),
+            host_gateway(record, sandbox),
         ),
-        "/etc/resolv.conf": files.resolv_conf(
-            record.request.dns or endpoint.resolvers,
-            record.request.dns_search or endpoint.search,
-            record.request.dns_options or endpoint.resolver_options,
-        ),
+        "/etc/resolv.conf": resolver_text(record, sandbox),
     }
     shown = []
     for target, text in texts.items():
@@ -50,12 +46,28 @@ def identity_files(
     return tuple(shown)
 
 
+def addresses_of(sandbox: Sandbox) -> list[str]:
+    """A container's own, network by network."""
+    given = [(one.address, one.ipv6_address) for one in sandbox.endpoints]
+    return [address for pair in given for address in pair if address]
+
+
+def resolver_text(record: ContainerRecord, sandbox: Sandbox) -> str:
+    """``/etc/resolv.conf``: on a network with names it asks us, and we ask the resolvers it was given."""
+    given = () if sandbox.named else record.request.dns
+    return files.resolv_conf(
+        given or sandbox.resolvers,
+        record.request.dns_search or sandbox.search,
+        record.request.dns_options or sandbox.resolver_options,
+    )
+
+
 def own_names(record: ContainerRecord) -> str:
     """What a container calls itself, the full name first where it has a domain."""
     domain = record.request.domainname
     return f"{record.hostname}.{domain} {record.hostname}" if domain else record.hostname
 
 
-def host_gateway(record: ContainerRecord, endpoint: Endpoint) -> str:
+def host_gateway(record: ContainerRecord, sandbox: Sandbox) -> str:
     """The host's address as the container reaches it; empty where it does not."""
-    return LOOPBACK if record.request.network_mode == "host" else endpoint.gateway
+    return LOOPBACK if record.request.network_mode == "host" else sandbox.gateway

@@ -1,11 +1,11 @@
-"""Namespaces that a container shares with another: ``--pid`` and ``--ipc container:…``, among its owner's own.
+"""Namespaces that a container shares with another: ``--pid``, ``--ipc`` and ``--network container:…``, among its owner's own.
 
 Words: a *partner* is the container whose namespaces are joined.
 
 Rules: partners are found for the identity that asks, so that another owner's cannot be told from one that does not exist,
-and kept by id. They must be of the same owner and in the same user namespace: that is where both namespaces are owned. The
-namespace is opened while the partner's first process is known to live, and handed to the runtime open: no pid that means
-somebody else by then can be joined.
+and kept by id. They must be of the same owner and in the same user namespace: that is where all three are owned. A
+network namespace is pinned; each of the others is opened while the partner's first process is known to live, and handed to
+the runtime open: no pid that means somebody else by then can be joined.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import attrs
 
 from supervisor.access.requests import ContainerRequest
 from supervisor.errors import Conflict, InvalidArgument, NotFound
+from supervisor.runtime.connections import check_shared
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.processes import identify
 from supervisor.runtime.records import ContainerRecord, ContainerState, ProcessIdentity
@@ -65,7 +66,9 @@ def with_partners(
         NotFound: There is no such container for who asks; Docker's wording.
         InvalidArgument: It cannot be joined.
     """
-    modes = {"PID": request.pid_mode, "IPC": request.ipc_mode}
+    modes = {"PID": request.pid_mode, "IPC": request.ipc_mode, "network": request.network_mode}
+    if partner_of(request.network_mode):
+        check_shared(request)
     for what, mode in modes.items():
         if not (reference := partner_of(mode)):
             continue
@@ -80,7 +83,9 @@ def with_partners(
                 "non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
             )
         modes[what] = f"{PREFIX}{partner.id}"
-    return attrs.evolve(request, pid_mode=modes["PID"], ipc_mode=modes["IPC"])
+    return attrs.evolve(
+        request, pid_mode=modes["PID"], ipc_mode=modes["IPC"], network_mode=modes["network"]
+    )
 
 
 @contextmanager

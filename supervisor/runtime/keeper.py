@@ -33,7 +33,7 @@ from protocol.events import (
 from supervisor.access.requests import UpdateRequest
 from supervisor.clock import NANOSECONDS_PER_SECOND, now_ns
 from supervisor.errors import Conflict, NotFound
-from supervisor.network.networks import Endpoint
+from supervisor.network.networks import Sandbox
 from supervisor.runtime import restart
 from supervisor.runtime.assembly import session_paths
 from supervisor.runtime.changes import Changes
@@ -81,6 +81,7 @@ class Keeper:
         row: What is written down about the container.
         runs: Its runs.
         clients: Who is at its stdio.
+        turn: Held by a change that excludes others.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Keeper:
         self._pause = trio.CancelScope()
         self._changes = Changes(record.id)
         self._nursery: trio.Nursery | None = None
-        self._turn = trio.Lock()
+        self.turn = trio.Lock()
         self.clients = Clients(self.row, self.runs, session_paths(parts.run_root, record))
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -132,9 +133,9 @@ class Keeper:
         return self.row.state
 
     @property
-    def endpoint(self) -> Endpoint | None:
-        """Its place in the network during a run."""
-        return self.runs.endpoint
+    def sandbox(self) -> Sandbox | None:
+        """What it has of networks during a run."""
+        return self.parts.networks.sandbox(self.record.id)
 
     @property
     def log(self) -> Path:
@@ -175,7 +176,7 @@ class Keeper:
 
     async def start(self) -> bool:
         """The container runs; False if it did already."""
-        async with self._turn:
+        async with self.turn:
             return await self._start()
 
     async def _start(self) -> bool:
@@ -206,7 +207,7 @@ class Keeper:
             self._changes.begin(self._start_anew)
 
     async def _start_anew(self) -> None:
-        async with self._turn:
+        async with self.turn:
             if self.state.status in {Status.EXITED, Status.CREATED}:
                 await self.runs.start(Backoff(), by_policy=True)
 
@@ -216,7 +217,7 @@ class Keeper:
         await self._household.recovered.wait()
         with trio.CancelScope() as self._pause:
             await trio.sleep(backoff.remaining_ns(now_ns()) / NANOSECONDS_PER_SECOND)
-        async with self._turn:
+        async with self.turn:
             if self.state.status is not Status.RESTARTING or self.state.backoff != backoff:
                 return
             if self.state.stopped or self.record.request.restart.name == "no":
@@ -236,7 +237,7 @@ class Keeper:
     async def started(self) -> None:
         """A start that is under way comes first, as with Docker: what runs may be heard before it is written down."""
         if self.state.status is Status.STARTING:
-            async with self._turn:
+            async with self.turn:
                 pass
 
     async def stop(self, grace_seconds: float, signal_number: int) -> bool:
@@ -246,7 +247,7 @@ class Keeper:
             return False
         await self._bring_down(grace_seconds, signal_number)
         if self.state.status is Status.RESTARTING:
-            async with self._turn:
+            async with self.turn:
                 await self._give_up()
             await self._bring_down(grace_seconds, signal_number)  # it was started in that moment
         await self.row.tell(ContainerStop())
@@ -278,7 +279,7 @@ class Keeper:
         """
         stops = signal_number in {signal.SIGKILL, parse_signal(self.record.stop_signal)}
         if self.state.status is Status.RESTARTING:
-            async with self._turn:
+            async with self.turn:
                 if self.state.status is Status.RESTARTING:
                     if stops:
                         await self._give_up()
@@ -299,7 +300,7 @@ class Keeper:
 
     async def restart(self, grace_seconds: float, signal_number: int) -> None:
         """It runs anew."""
-        async with self._turn:
+        async with self.turn:
             if self.active:
                 await self._bring_down(grace_seconds, signal_number)
                 await self._give_up()
@@ -313,7 +314,7 @@ class Keeper:
         Raises:
             Conflict: It does not run, or is paused already.
         """
-        async with self._turn:
+        async with self.turn:
             check_runs(self.record.id, self.state.status)
             if self.state.status is Status.PAUSED:
                 raise Conflict(f"Container {self.record.id} is already paused")
@@ -329,7 +330,7 @@ class Keeper:
         Raises:
             Conflict: It is not paused.
         """
-        async with self._turn:
+        async with self.turn:
             if self.state.status is not Status.PAUSED:
                 raise Conflict(f"Container {self.record.id} is not paused")
             await self._thaw()
@@ -354,7 +355,7 @@ class Keeper:
     @asynccontextmanager
     async def frozen(self) -> AsyncIterator[None]:
         """None of its processes does anything while the block runs. It is not paused: no status changes."""
-        async with self._turn:
+        async with self.turn:
             if self.state.status is not Status.RUNNING:
                 yield
                 return
@@ -378,7 +379,7 @@ class Keeper:
             Conflict: It is being removed, or uses more already than it is to have.
             InvalidArgument: It makes no sense; every fault is told.
         """
-        async with self._turn:
+        async with self.turn:
             if self.state.status in {Status.REMOVING, Status.DEAD}:
                 raise Conflict(
                     f"Cannot update container {self.record.id}: "
@@ -402,7 +403,7 @@ class Keeper:
         """
         if self.state.status is Status.REMOVING:
             raise Conflict(f"removal of container {self.record.id} is already in progress")
-        async with self._turn:
+        async with self.turn:
             if self.active and not force:
                 raise Conflict(cannot_remove(self.record.id, self.state.status))
             await self._bring_down(0, signal.SIGKILL)
@@ -411,7 +412,7 @@ class Keeper:
 
     async def _remove_after_run(self) -> None:
         """``--rm``: remove, unless somebody else does."""
-        async with self._turn:
+        async with self.turn:
             if self.state.status in {Status.EXITED, Status.CREATED}:
                 await self._remove(volumes=True)
 

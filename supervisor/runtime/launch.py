@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from supervisor.errors import BakehouseError, Internal
-from supervisor.runtime.assembly import Surroundings, assemble, session_paths, take_down
+from supervisor.runtime.assembly import assemble, session_paths, take_down
 from supervisor.runtime.cgroup_tree import container_group, monitors_group
 from supervisor.runtime.conmon import Session, SessionInputs, end_monitors, open_session
 from supervisor.runtime.joining import Joined
@@ -23,7 +23,7 @@ EXECS_END_SECONDS = 10.0
 
 async def launch(
     parts: Parts, record: ContainerRecord, log: Path, joined: Joined
-) -> tuple[Surroundings, ProcessIdentity]:
+) -> ProcessIdentity:
     """The container has its surroundings, and the runtime has created it, stopped before its first instruction.
 
     conmon is started while the surroundings are made, and waits for them. When this fails or is cancelled, some of it
@@ -65,7 +65,7 @@ async def launch(
     process = identify(pid, parts.boot_id)
     if process is None:
         raise Internal(f"cannot start container {record.name}: it ended before it was started")
-    return surroundings, process
+    return process
 
 
 async def take_apart(

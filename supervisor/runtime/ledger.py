@@ -54,13 +54,20 @@ class Ledger:
         """The container is now so, and these events say why."""
 
         def work(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "UPDATE containers SET name = ?, record = ?, state = ? WHERE id = ?",
-                (record.name, dump(record), dump(state), record.id),
-            )
+            self.rewrite(connection, record, state)
             self._tell(connection, record, events)
 
         await self._database.write(work)
+
+    @staticmethod
+    def rewrite(
+        connection: sqlite3.Connection, record: ContainerRecord, state: ContainerState
+    ) -> None:
+        """The container is now so; in a transaction that writes more."""
+        connection.execute(
+            "UPDATE containers SET name = ?, record = ?, state = ? WHERE id = ?",
+            (record.name, dump(record), dump(state), record.id),
+        )
 
     async def tell(self, record: ContainerRecord, *events: EventData) -> None:
         """Nothing of the container changed, but something happened to it."""

@@ -21,6 +21,7 @@ from supervisor.access.requests import (
     PortRequest,
 )
 from supervisor.clock import rfc3339
+from supervisor.network.endpoints import Connection
 from supervisor.runtime.health import HealthState
 from supervisor.runtime.restart import Backoff
 from supervisor.runtime.status import Status
@@ -73,6 +74,7 @@ class ContainerRecord:
         remapped: It runs in its owner's user namespace.
         health: Its health check, over the image's.
         shell: The image's, for what is to be run in one.
+        connections: To networks, in the order in which they are made at each start.
     """
 
     id: str
@@ -97,6 +99,7 @@ class ContainerRecord:
     remapped: bool
     health: HealthRequest | None = None
     shell: tuple[str, ...] = ()
+    connections: tuple[Connection, ...] = ()
 
     @property
     def ports(self) -> tuple[PortRequest, ...]:

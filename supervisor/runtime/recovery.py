@@ -19,7 +19,6 @@ import attrs
 
 from supervisor.clock import now_ns
 from supervisor.errors import BakehouseError, NotFound
-from supervisor.network.networks import Endpoint
 from supervisor.runtime.assembly import dismantle, session_paths
 from supervisor.runtime.cgroup_tree import limits_of
 from supervisor.runtime.conmon import end_monitors
@@ -134,7 +133,7 @@ async def _settle(
     if finding is not Finding.FINISH_REMOVAL:
         for row in execs:
             await _recover_exec(containers, ledger, keeper, row)
-    await _carry_out(finding, keeper, parts.networks.endpoint(record.id))
+    await _carry_out(finding, keeper)
 
 
 async def _see(parts: Parts, record: ContainerRecord, state: ContainerState) -> Seen:
@@ -159,7 +158,7 @@ async def _see(parts: Parts, record: ContainerRecord, state: ContainerState) -> 
     return seen
 
 
-async def _carry_out(finding: Finding, keeper: Keeper, endpoint: Endpoint | None) -> None:
+async def _carry_out(finding: Finding, keeper: Keeper) -> None:
     match finding:
         case Finding.KEEP | Finding.FORGET:
             _after_run(keeper)
@@ -171,17 +170,17 @@ async def _carry_out(finding: Finding, keeper: Keeper, endpoint: Endpoint | None
         case Finding.FINISH_REMOVAL:
             await keeper.finish_removal()
         case Finding.CONFIRM_START | Finding.CONFIRM_AND_END | Finding.ADOPT | Finding.END:
-            await _take_over(finding, keeper, endpoint)
+            await _take_over(finding, keeper)
         case _:
             assert_never(finding)
 
 
-async def _take_over(finding: Finding, keeper: Keeper, endpoint: Endpoint | None) -> None:
+async def _take_over(finding: Finding, keeper: Keeper) -> None:
     """A run that was left: adopt it, or tell its end."""
     if finding in {Finding.CONFIRM_START, Finding.CONFIRM_AND_END}:
         await keeper.runs.confirm(now_ns())
     if finding in {Finding.CONFIRM_START, Finding.ADOPT}:
-        await _adopt(keeper, endpoint)
+        await _adopt(keeper)
     else:
         await _end(keeper)
 
@@ -195,8 +194,8 @@ def _after_run(keeper: Keeper) -> None:
         keeper.after_run()
 
 
-async def _adopt(keeper: Keeper, endpoint: Endpoint | None) -> None:
-    if not keeper.runs.adopt(endpoint):
+async def _adopt(keeper: Keeper) -> None:
+    if not keeper.runs.adopt():
         await _end(keeper)
         return
     await _limit_anew(keeper)

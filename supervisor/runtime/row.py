@@ -5,12 +5,13 @@ Rules: nothing is seen before it is committed; writes take turns, so that no two
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import attrs
 import trio
 
 from protocol.events import EventData
+from supervisor.network.seating import Also
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.records import ContainerRecord, ContainerState
 from supervisor.runtime.status import Cause, advance
@@ -77,6 +78,18 @@ class Row:
             revised = change(self.record)
             await self._ledger.write(revised, self.state, events)
             self.record = revised
+
+    async def recast(
+        self, record: ContainerRecord, write: Callable[[Also], Awaitable[None]] | None = None
+    ) -> None:
+        """The container is that from now on; ``write`` writes it together with what belongs to it."""
+        if write is None:
+            await self.revise(lambda _: record)
+            return
+        async with self._writing:
+            state = self.state
+            await write(lambda connection: self._ledger.rewrite(connection, record, state))
+            self.record = record
 
     async def tell(self, *events: EventData) -> None:
         """Nothing of the container changed, but something happened to it."""

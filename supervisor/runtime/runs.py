@@ -25,7 +25,6 @@ from protocol.events import (
 )
 from supervisor.clock import now_ns
 from supervisor.errors import BakehouseError, Internal
-from supervisor.network.networks import Endpoint
 from supervisor.runtime import restart
 from supervisor.runtime.assembly import forget_session, log_path, session_paths
 from supervisor.runtime.attach import WaitingAttachments
@@ -55,7 +54,6 @@ class Runs:
     """One container's runs, one after another.
 
     Attributes:
-        endpoint: The container's place in the network during a run.
         ends: What those wait for who wait for the end of a run.
         waiting: Clients who wait for the next run.
         group: The container's cgroup.
@@ -87,7 +85,6 @@ class Runs:
         self._session = session_paths(parts.run_root, record)
         self.log = log_path(parts.data_root, record)
         self.group = container_group(record)
-        self.endpoint: Endpoint | None = None
         self.ends = Ends()
         self.waiting = WaitingAttachments()
         self.lines = Lines(nursery)
@@ -132,8 +129,7 @@ class Runs:
     async def _run(self) -> None:
         parts, row = self._parts, self._row
         with joined(parts, row.record, self._find) as shared:
-            surroundings, process = await launch(parts, row.record, self.log, shared)
-        self.endpoint = surroundings.endpoint
+            process = await launch(parts, row.record, self.log, shared)
         self._hold(process)
         await row.note(process=process)
         await self.waiting.connect(self._session.attach_socket)
@@ -225,7 +221,6 @@ class Runs:
     def _over(self, *, ran: bool) -> None:
         self._ending = False
         self.close()
-        self.endpoint = None
         self.waiting.give_up()
         self.ends.tell(ran=ran)
 
@@ -256,12 +251,11 @@ class Runs:
 
     # --- recovery ----------------------------------------------------------------------------------------------
 
-    def adopt(self, endpoint: Endpoint | None) -> bool:
+    def adopt(self) -> bool:
         """Take over a run that outlived the daemon before; False if its process is gone."""
         process = self._row.state.process
         if process is None or not self._hold(process):
             return False
-        self.endpoint = endpoint
         self._nursery().start_soon(self._watch)
         if self._row.state.status is Status.RUNNING:
             self._nursery().start_soon(self._accompany)

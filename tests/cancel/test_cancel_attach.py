@@ -43,7 +43,7 @@ async def test_a_cancelled_attach_leaves_nothing(tmp_path: Path) -> None:
             container = f"{step:064x}"
             with trio.move_on_after(step * STEP_SECONDS):
                 await networks.attach(container, "c", ANN, "bridge", [PortRequest(80)], None)
-            endpoint = networks.endpoint(container)
+            endpoint = networks.sandbox(container)
             outcomes.add(endpoint is not None)
             if endpoint is None:
                 assert await mounts.mounted(spawner, pins) == []
@@ -51,7 +51,7 @@ async def test_a_cancelled_attach_leaves_nothing(tmp_path: Path) -> None:
             with trio.move_on_after(step * STEP_SECONDS / 8):
                 await networks.detach(container)
             await networks.detach(container)
-            assert networks.endpoint(container) is None
+            assert networks.sandbox(container) is None
             assert list(pins.iterdir()) == []
         assert outcomes == {True, False}
         await networks.attach("f" * 64, "c", ANN, "bridge", [], None)

@@ -33,8 +33,6 @@ ADMIN_VALUES: dict[str, object] = {
     "masked_paths": (),
     "readonly_paths": (),
     "annotations": {"a": "b"},
-    "mac_address": "02::1",
-    "ip_address": "10.0.0.1",
     "unknown_fields": ("HostConfig.Surprise",),
 }
 

@@ -28,7 +28,7 @@ from supervisor.linux.idmap import IdMap
 from supervisor.linux.netlink import Netlink
 from supervisor.linux.nftables import open_nftables
 from supervisor.linux.spawner import Command, Completed, Credentials, Spawner
-from supervisor.network.networks import Endpoint, Networks, open_networks
+from supervisor.network.networks import Networks, Sandbox, open_networks
 from tests.support.spawners import spawner_in
 
 pytestmark = pytest.mark.root
@@ -73,7 +73,7 @@ class World:
 
     async def seat(
         self, name: str, who: Owner, *ports: PortRequest, serves: bool = True
-    ) -> Endpoint:
+    ) -> Sandbox:
         """A container of that name, serving its name at port 80."""
         endpoint = await self.networks.attach(
             name.ljust(64, "0"), name, who, "default", ports, None
@@ -83,7 +83,7 @@ class World:
         return endpoint
 
     async def serve(
-        self, endpoint: Endpoint | None, port: int, says: str, at: str = "127.0.0.1"
+        self, endpoint: Sandbox | None, port: int, says: str, at: str = "127.0.0.1"
     ) -> None:
         """A server in the container (None: on the host) that says one thing; ends with the test.
 
@@ -108,7 +108,7 @@ class World:
         pytest.fail("the server does not start")
 
     async def ask(
-        self, endpoint: Endpoint | None, address: str, port: int, uid: int | None = None
+        self, endpoint: Sandbox | None, address: str, port: int, uid: int | None = None
     ) -> str:
         """What a server says to the container (None: to the host); empty when it is not reached."""
         argv = (*PYTHON, ASK, address, str(port), REFUSED_SECONDS)
@@ -116,19 +116,19 @@ class World:
         return (await self.run(endpoint, *argv, who=who)).stdout.decode()
 
     async def run(
-        self, endpoint: Endpoint | None, *argv: str, who: Credentials | None = None
+        self, endpoint: Sandbox | None, *argv: str, who: Credentials | None = None
     ) -> Completed:
         async with self.inside(endpoint) as namespaces:
             command = Command(argv, ENV, namespaces=namespaces, identity=who)
             return await self.spawner.run(command)
 
-    async def sh(self, endpoint: Endpoint | None, script: str) -> str:
+    async def sh(self, endpoint: Sandbox | None, script: str) -> str:
         done = await self.run(endpoint, "sh", "-ec", script)
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode()
 
     @asynccontextmanager
-    async def inside(self, endpoint: Endpoint | None) -> AsyncIterator[tuple[int, ...]]:
+    async def inside(self, endpoint: Sandbox | None) -> AsyncIterator[tuple[int, ...]]:
         if endpoint is None:
             yield ()
             return
@@ -249,11 +249,11 @@ async def test_a_datagram_port_is_published(world: World) -> None:
 
 
 @asynccontextmanager
-async def neighbour_on_the_wire(world: World) -> AsyncIterator[Endpoint]:
+async def neighbour_on_the_wire(world: World) -> AsyncIterator[Sandbox]:
     """A machine beside the host, that routes to the host what it should not."""
     pin = world.config.run_root / "ns" / "neighbour"
     await mounts.network_namespace(world.spawner, pin, None)
-    outside = Endpoint("", "", pin)
+    outside = Sandbox(pin)
     name = f"bo{world.config.instance_tag}"
     async with world.inside(outside) as (namespace,):
         setup = (
@@ -329,13 +329,13 @@ async def test_a_taken_port_is_told_and_leaves_nothing(world: World) -> None:
         Conflict, match=f"^cannot publish port {port}/tcp: it is taken on this host$"
     ):
         await world.networks.attach("2" * 64, "web", BEN, "bridge", [again], None)
-    assert world.networks.endpoint("1" * 64) is None
+    assert world.networks.sandbox("1" * 64) is None
     assert len(list((world.config.run_root / "ns" / "net").iterdir())) == 1
     with pytest.raises(InvalidArgument, match="not an address of this host"):
         await world.networks.attach(
             "3" * 64, "web", ANN, "bridge", [PortRequest(80, "tcp", "203.0.113.9", port)], None
         )
-    with pytest.raises(NotFound, match="no network other"):
+    with pytest.raises(NotFound, match="network other not found"):
         await world.networks.attach("3" * 64, "web", ANN, "other", [], None)
 
 
@@ -344,7 +344,7 @@ async def test_attach_and_detach_may_be_repeated(world: World) -> None:
     assert await world.seat("a", ANN, PortRequest(80), serves=False) == first
     for _ in range(2):
         await world.networks.detach("a".ljust(64, "0"))
-        assert world.networks.endpoint("a".ljust(64, "0")) is None
+        assert world.networks.sandbox("a".ljust(64, "0")) is None
 
 
 async def test_none_has_loopback_alone_and_host_has_no_namespace(world: World) -> None:
@@ -353,7 +353,7 @@ async def test_none_has_loopback_alone_and_host_has_no_namespace(world: World) -
     assert "127.0.0.1/8" in links
     assert "eth0" not in links
     host = await world.networks.attach("2" * 64, "h", ANN, "host", [], None)
-    assert (host.netns_pin, host.network_name, host.address) == (None, "host", "")
+    assert (host.netns_pin, host.endpoints[0].network_name, host.address) == (None, "host", "")
 
 
 async def test_networks_are_listed_as_docker_does_each_owner_their_own(world: World) -> None:
@@ -366,9 +366,9 @@ async def test_networks_are_listed_as_docker_does_each_owner_their_own(world: Wo
         "none": "null",
     }
     assert [member.name for member in listed["bridge"].members] == ["a"]
-    assert listed["bridge"].id == ann.network_id
+    assert listed["bridge"].id == ann.endpoints[0].network_id
     theirs = world.networks.inspect(identity(BEN.uid), "bridge")
-    assert theirs.id != ann.network_id
+    assert theirs.id != ann.endpoints[0].network_id
     with pytest.raises(NotFound):
         world.networks.inspect(identity(ANN.uid), theirs.id)
     assert world.networks.inspect(identity(0, Role.ADMIN), theirs.id[:12]) == theirs

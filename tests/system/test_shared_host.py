@@ -206,8 +206,6 @@ def test_anothers_things_are_unheard_of(ready: Daemon, two_users: People, things
         {"HostConfig": {"IpcMode": "container:{web}"}},
         {"HostConfig": {"VolumesFrom": ["{web}"]}},
         {"HostConfig": {"Links": ["{web}:x"]}},
-        {"HostConfig": {"NetworkMode": "{network}"}},
-        {"NetworkingConfig": {"EndpointsConfig": {"{network}": {}}}},
         {"HostConfig": {"Mounts": [{"Type": "image", "Source": "{image}", "Target": "/x"}]}},
         {"Image": "{image}"},
         {"HostConfig": {"CgroupParent": "/bakehouse/{web}"}},

@@ -4,7 +4,8 @@ from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 
-from supervisor.network.addresses import free_address, free_subnet, gateway_of, mac_of
+from supervisor.network.addresses import Allocator, free_subnet, gateway_of, mac_of
+from supervisor.network.endpoints import AddressPool
 
 POOL = IPv4Network("10.208.0.0/12")
 
@@ -30,18 +31,26 @@ def test_a_subnet_is_cut_around_what_is_taken(
     assert found == (None if expected is None else IPv4Network(expected))
 
 
+def allocator(subnet: str, *taken: str) -> Allocator:
+    network = IPv4Network(subnet)
+    made = Allocator(AddressPool(network, gateway_of(network)))
+    for address in taken:
+        made.take(IPv4Address(address))
+    return made
+
+
 def test_a_full_subnet_has_no_address() -> None:
-    subnet = IPv4Network("10.208.0.0/30")
-    assert gateway_of(subnet) == IPv4Address("10.208.0.1")
-    only = free_address(subnet, set())
-    assert only == IPv4Address("10.208.0.2")
-    assert free_address(subnet, {only}) is None
+    made = allocator("10.208.0.0/30")
+    assert made.free() == IPv4Address("10.208.0.2")
+    made.take(IPv4Address("10.208.0.2"))
+    assert made.free() is None
 
 
 def test_a_freed_address_is_used_again() -> None:
-    subnet = IPv4Network("10.208.0.0/24")
-    taken = {IPv4Address("10.208.0.2"), IPv4Address("10.208.0.4")}
-    assert free_address(subnet, taken) == IPv4Address("10.208.0.3")
+    made = allocator("10.208.0.0/24", "10.208.0.2", "10.208.0.3", "10.208.0.4")
+    assert made.free() == IPv4Address("10.208.0.5")
+    made.give_back(IPv4Address("10.208.0.3"))
+    assert made.free() == IPv4Address("10.208.0.3")
 
 
 def test_the_card_is_dockers() -> None:

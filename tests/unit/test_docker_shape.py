@@ -188,7 +188,7 @@ def test_all_faults_are_told_at_once() -> None:
                     "Binds": ["a:b"],
                     "RestartPolicy": {"Name": "sometimes"},
                 },
-                "NetworkingConfig": {"EndpointsConfig": {"other": {}}},
+                "NetworkingConfig": {"EndpointsConfig": {"other": {"GwPriority": 5}}},
             },
             Query((("name", "-bad"),)),
         )

@@ -24,7 +24,7 @@ from supervisor.api.docker.view_host import host_config
 from supervisor.api.docker.view_stats import stats
 from supervisor.api.http import Query
 from supervisor.errors import InvalidArgument
-from supervisor.network.endpoints import Endpoint
+from supervisor.network.endpoints import Endpoint, Sandbox
 from supervisor.network.publishing import BoundPort
 from supervisor.runtime.records import ContainerRecord, ContainerState, MountRecord
 from supervisor.runtime.status import Status
@@ -49,13 +49,14 @@ RECORD = ContainerRecord(
     exposed_ports=("80/tcp", "53/udp"), mounts=(MountRecord(MountKind.VOLUME, "/v", "data"),), remapped=True,
 )  # fmt: skip
 ENDPOINT = Endpoint(
-    network_id="d" * 64, network_name="bridge", netns_pin=None, address="10.208.0.2", prefix_length=24, gateway="10.208.0.1",
-    mac="02:00:00:00:00:01", interface="eth0", ports=(BoundPort(80, "tcp", "127.0.0.1", 8080),), endpoint_id="e" * 64,
+    network_id="d" * 64, network_name="bridge", address="10.208.0.2", prefix_length=24, gateway="10.208.0.1",
+    mac="02:00:00:00:00:01", interface="eth0", endpoint_id="e" * 64,
 )  # fmt: skip
+SANDBOX = Sandbox(None, (ENDPOINT,), ENDPOINT, (BoundPort(80, "tcp", "127.0.0.1", 8080),))
 
 
-def seen(state: ContainerState, endpoint: Endpoint | None = None) -> Seen:
-    return Seen(RECORD, state, endpoint, lambda name: f"/volumes/{name}")
+def seen(state: ContainerState, sandbox: Sandbox | None = None) -> Seen:
+    return Seen(RECORD, state, sandbox, lambda name: f"/volumes/{name}")
 
 
 def test_what_was_asked_reads_back_as_the_same_request() -> None:
@@ -69,7 +70,7 @@ def test_what_was_asked_reads_back_as_the_same_request() -> None:
 
 
 def test_inspect_a_running_container() -> None:
-    shown = inspect(seen(ContainerState(Status.RUNNING, started_ns=SECOND), ENDPOINT))
+    shown = inspect(seen(ContainerState(Status.RUNNING, started_ns=SECOND), SANDBOX))
     assert (shown["Name"], shown["Path"], shown["Args"]) == ("/web", "sh", ["-c", "echo hi"])
     settings = shown["NetworkSettings"]
     assert isinstance(settings, dict)

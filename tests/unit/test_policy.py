@@ -15,21 +15,25 @@ from supervisor.access.requests import (
     ContainerRequest,
     DeviceRequest,
     DeviceValue,
+    EndpointRequest,
     ExecRequest,
     LogRequest,
     MountKind,
     MountRequest,
+    NetworkRequest,
+    PoolRequest,
     PortRequest,
     Resources,
     VolumeRequest,
 )
 from supervisor.access.rules import TABLE
 from supervisor.access.served import check_served
+from supervisor.config import Config
 from supervisor.errors import InvalidArgument, PermissionDenied
 
 USER = Identity(uid=1_000, gid=1_000, groups=(1_000,), user="ada", home="/home/ada", role=Role.USER)
 ADMIN = attrs.evolve(USER, role=Role.ADMIN)
-BOUNDS = Bounds(port_first=1_024, hard_limits={"nofile": 20_000})
+BOUNDS = Bounds.of(Config(), {"nofile": 20_000})
 
 
 def container(**fields: object) -> ContainerRequest:
@@ -53,8 +57,19 @@ REFUSED: list[tuple[Request, list[str]]] = [
     (container(userns_mode="host"), ["host-namespace"]),
     (container(cgroupns_mode="host"), ["host-namespace"]),
     (container(network_mode="host"), ["host-namespace"]),
-    (container(network_mode="container:web"), ["foreign-namespace"]),
-    (container(network_mode="lab-net"), ["network"]),
+    (container(network_mode="ns:/proc/1/ns/net"), ["foreign-namespace"]),
+    (
+        container(endpoints=(EndpointRequest("lab", mac_address="02:00:00:00:00:01"),)),
+        ["address"],
+    ),
+    (NetworkRequest("lab", pools=(PoolRequest("192.0.2.0/24"),)), ["subnet"]),
+    (NetworkRequest("lab", pools=(PoolRequest("10.208.0.0/11"),)), ["subnet"]),
+    (NetworkRequest("lab", pools=(PoolRequest("x"),)), ["subnet"]),
+    (
+        NetworkRequest("lab", options={"com.docker.network.bridge.name": "br0"}),
+        ["network-option"],
+    ),
+    (BuildRequest(network_mode="lab-net"), ["network"]),
     (container(devices=(DeviceRequest("/dev/sda", "/dev/sda"),)), ["device"]),
     (container(cap_add=("SYS_ADMIN", "cap_net_admin", "CHOWN")), ["capability", "capability"]),
     (container(cap_add=("ALL",)), ["capability"]),
@@ -118,6 +133,16 @@ ALLOWED: list[Request] = [
     container(security_opt=('seccomp={"defaultAction":"SCMP_ACT_ALLOW"}',), runtime="crun"),
     container(sysctls={"kernel.shmmax": "1", "fs.mqueue.msg_max": "20"}, group_add=("audio", "7")),
     container(network_mode="none"),
+    container(network_mode="container:web"),
+    container(
+        network_mode="lab", endpoints=(EndpointRequest("lab", ("db",), ipv4_address="10.208.0.9"),)
+    ),
+    NetworkRequest(
+        "lab",
+        internal=True,
+        pools=(PoolRequest("10.208.7.0/24", "10.208.7.128/25", "10.208.7.1", {"r": "10.208.7.9"}),),
+        options={"com.docker.network.driver.mtu": "1400"},
+    ),
     container(network_mode="bridge", ports=(PortRequest(80, host_port=8_080), PortRequest(81))),
     container(resources=Resources(memory_bytes=2**28, cpu_nanos=10**9, pids_max=50, cpu_shares=2)),
     container(ulimits=(("nofile", 1_024, 20_000), ("core", -1, -1))),
@@ -202,8 +227,8 @@ def test_what_is_not_served_is_refused_by_name_to_all() -> None:
     with pytest.raises(
         InvalidArgument, match="cannot create container web: not served yet"
     ) as caught:
-        check_served(container(links=("db",), mac_address="02::1"), Action.CONTAINER_CREATE, "web")
-    assert [fault.message.split()[0] for fault in caught.value.faults] == ["links", "mac_address"]
+        check_served(container(uts_mode="x", links=("db",)), Action.CONTAINER_CREATE, "web")
+    assert [fault.message.split()[0] for fault in caught.value.faults] == ["uts_mode", "links"]
 
 
 def test_parts_that_are_not_served_are_told_with_their_place() -> None:

@@ -34,7 +34,7 @@ def seen(call: Call, keeper: Keeper, size_bytes: tuple[int, int] | None = None) 
     return Seen(
         record=keeper.record,
         state=keeper.state,
-        endpoint=keeper.endpoint,
+        sandbox=keeper.sandbox,
         volume_path=functools.partial(call.services.store.volumes.path, keeper.record.owner),
         log_path=str(keeper.log) if keeper.record.request.log.driver in {"", JSON_FILE} else "",
         exec_ids=tuple(call.services.containers.execs_of(keeper)),

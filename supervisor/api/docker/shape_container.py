@@ -11,10 +11,17 @@ import re
 import attrs
 
 from protocol.errors import Fault
-from supervisor.access.requests import ContainerRequest, ExecRequest, HealthRequest, UpdateRequest
+from supervisor.access.requests import (
+    ContainerRequest,
+    EndpointRequest,
+    ExecRequest,
+    HealthRequest,
+    UpdateRequest,
+)
 from supervisor.api.docker import shape_host as host_shape
 from supervisor.api.docker import shape_mounts as mount_shape
 from supervisor.api.docker.fields import Fields, check
+from supervisor.api.docker.shape_network import endpoint_request
 from supervisor.api.http import JsonObject, Query
 from supervisor.errors import InvalidArgument
 
@@ -23,11 +30,6 @@ NAME_LENGTH_MAX = 255
 HEALTH_TESTS = ("NONE", "CMD", "CMD-SHELL")
 HEALTH_NS_MIN = 1_000_000
 PLATFORM = re.compile(r"linux(/[a-z0-9_-]{1,32}){0,2}")
-_ENDPOINT_REFUSED = ("DriverOpts", "GwPriority", "Links")
-_ENDPOINT_FROM_DAEMON = (
-    "EndpointID", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPAddress", "IPPrefixLen",
-    "IPv6Gateway", "NetworkID", "DNSNames",
-)  # fmt: skip
 
 
 def container_request(body: JsonObject, query: Query) -> ContainerRequest:
@@ -40,7 +42,6 @@ def container_request(body: JsonObject, query: Query) -> ContainerRequest:
     top = Fields(body, "", faults)
     host = top.child("HostConfig")
     network_mode = _network_mode(top, host)
-    aliases, address, mac = _endpoint(top, network_mode)
     host.refuse(host_shape.REFUSED)
     host.known(*host_shape.WITHOUT_MEANING)
     top.known("ArgsEscaped", "OnBuild", "Shell")
@@ -67,9 +68,7 @@ def container_request(body: JsonObject, query: Query) -> ContainerRequest:
         anonymous_volumes=_volumes(top),
         health=_health(top),
         network_mode=network_mode,
-        mac_address=top.text("MacAddress") or mac,
-        ip_address=address,
-        aliases=aliases,
+        endpoints=_endpoints(top, network_mode),
         platform=_platform(query, faults),
     )
     request = _with_limits(_with_host(own, host), host)
@@ -237,29 +236,22 @@ def _network_mode(top: Fields, host: Fields) -> str:
     return "none"
 
 
-def _endpoint(top: Fields, network_mode: str) -> tuple[tuple[str, ...], str, str]:
-    """Aliases, address and MAC address wished for on the one network a container is created with."""
-    networking = top.child("NetworkingConfig")
-    wished: tuple[tuple[str, ...], str, str] = ((), "", "")
-    endpoints = networking.child("EndpointsConfig")
-    for name in networking.table("EndpointsConfig"):
-        endpoint = endpoints.child(name)
-        if name != network_mode and {name, network_mode} != {"default", "bridge"}:
-            endpoints.fault(
-                name,
-                f"is not the network of HostConfig.NetworkMode, {network_mode}",
-                "name one network",
-            )
-        addresses = endpoint.child("IPAMConfig")
-        addresses.refuse({"IPv6Address": (), "LinkLocalIPs": ()})
-        endpoint.refuse(dict.fromkeys(_ENDPOINT_REFUSED, ()))
-        endpoint.known(*_ENDPOINT_FROM_DAEMON)
-        wished = (
-            endpoint.texts("Aliases"),
-            addresses.text("IPv4Address"),
-            endpoint.text("MacAddress"),
-        )
-    return wished
+def _endpoints(top: Fields, network_mode: str) -> tuple[EndpointRequest, ...]:
+    """The places it wishes for on networks; a hardware address of the container itself is for the one of its mode."""
+    endpoints = top.child("NetworkingConfig").child("EndpointsConfig")
+    named = top.child("NetworkingConfig").table("EndpointsConfig")
+    found = {name: endpoint_request(endpoints.child(name), name) for name in sorted(named)}
+    mac = top.text("MacAddress")
+    if mac:
+        wished = found.get(network_mode, EndpointRequest(network_mode))
+        found[network_mode] = attrs.evolve(wished, mac_address=wished.mac_address or mac)
+    if found.keys() <= {network_mode} and not any(map(_wishes, found.values())):
+        return ()  # the docker command names the network of the mode, and wishes for nothing there
+    return tuple(found.values())
+
+
+def _wishes(endpoint: EndpointRequest) -> bool:
+    return endpoint != EndpointRequest(endpoint.network)
 
 
 def update_request(body: JsonObject) -> UpdateRequest:

@@ -14,17 +14,17 @@ import attrs
 
 from supervisor.access.requests import MountKind
 from supervisor.api.docker.view_host import host_config
+from supervisor.api.docker.view_networks import endpoint_settings, listed_ports, network_settings
 from supervisor.api.http import JsonObject
 from supervisor.clock import NANOSECONDS_PER_SECOND, rfc3339
 from supervisor.runtime.health import Health
 from supervisor.runtime.status import ACTIVE, ALIVE, Status
 
 if TYPE_CHECKING:
-    from supervisor.network.endpoints import Endpoint
+    from supervisor.network.endpoints import Sandbox
     from supervisor.runtime.health import HealthState
     from supervisor.runtime.records import ContainerRecord, ContainerState, ExecRecord, MountRecord
 
-ALL_ADDRESSES = "0.0.0.0"  # noqa: S104  # what Docker shows; nothing is bound here
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 WEEK, MONTH, YEAR = 7 * DAY, 30 * DAY, 365 * DAY
 SPOKEN = {Status.CREATING: Status.CREATED, Status.REMOVED: Status.REMOVING}
@@ -43,7 +43,7 @@ class Seen:
 
     record: ContainerRecord
     state: ContainerState
-    endpoint: Endpoint | None
+    sandbox: Sandbox | None
     volume_path: Callable[[str], Path | str]
     log_path: str = ""
     exec_ids: tuple[str, ...] = ()
@@ -76,7 +76,7 @@ def inspect(seen: Seen) -> JsonObject:
         "GraphDriver": {"Data": None, "Name": "overlay2"},
         "Mounts": [mount(each, seen.volume_path) for each in record.mounts],
         "Config": config(record),
-        "NetworkSettings": network_settings(record, seen.endpoint),
+        "NetworkSettings": network_settings(record, seen.sandbox),
     }
     if seen.size_bytes is not None:
         whole |= {"SizeRw": seen.size_bytes[0], "SizeRootFs": seen.size_bytes[1]}
@@ -183,76 +183,6 @@ def mount(mount: MountRecord, volume_path: Callable[[str], Path | str]) -> JsonO
     return whole
 
 
-def network_settings(record: ContainerRecord, endpoint: Endpoint | None) -> JsonObject:
-    """``NetworkSettings``; the fields beside ``Networks`` are those of the default bridge."""
-    networks = endpoint_settings(record, endpoint)
-    first: JsonObject = next(iter(networks.values())) if endpoint is not None else {}
-    empty: JsonObject = {
-        "Gateway": "",
-        "IPAddress": "",
-        "IPPrefixLen": 0,
-        "MacAddress": "",
-        "EndpointID": "",
-    }
-    return {
-        "Bridge": "",
-        "SandboxID": "",
-        "SandboxKey": "",
-        "HairpinMode": False,
-        "LinkLocalIPv6Address": "",
-        "LinkLocalIPv6PrefixLen": 0,
-        "SecondaryIPAddresses": None,
-        "SecondaryIPv6Addresses": None,
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "IPv6Gateway": "",
-        "Ports": port_map(record, endpoint),
-        **{name: first.get(name, value) for name, value in empty.items()},
-        "Networks": networks,
-    }
-
-
-def network_name(record: ContainerRecord) -> str:
-    """The name clients see: the default network is the bridge."""
-    mode = record.request.network_mode
-    return "bridge" if mode == "default" else mode
-
-
-def endpoint_settings(record: ContainerRecord, endpoint: Endpoint | None) -> dict[str, JsonObject]:
-    """``Networks`` by name; a stopped container has an endpoint without addresses."""
-    aliases: object = list(record.request.aliases) or None
-    settings: JsonObject = {
-        "IPAMConfig": None,
-        "Links": None,
-        "Aliases": aliases,
-        "NetworkID": endpoint.network_id if endpoint else "",
-        "EndpointID": endpoint.endpoint_id if endpoint else "",
-        "Gateway": str(endpoint.gateway or "") if endpoint else "",
-        "IPAddress": str(endpoint.address or "") if endpoint else "",
-        "IPPrefixLen": endpoint.prefix_length if endpoint else 0,
-        "IPv6Gateway": "",
-        "GlobalIPv6Address": "",
-        "GlobalIPv6PrefixLen": 0,
-        "MacAddress": endpoint.mac if endpoint else "",
-        "DriverOpts": None,
-    }
-    return {network_name(record): settings}
-
-
-def port_map(record: ContainerRecord, endpoint: Endpoint | None) -> JsonObject:
-    """``Ports``: exposed ones with null, published ones with where they are on the host, while it runs."""
-    if endpoint is None:
-        return {}
-    found: dict[str, list[JsonObject]] = {}
-    for port in endpoint.ports:
-        binding: JsonObject = {
-            "HostIp": str(port.host_address or ALL_ADDRESSES),
-            "HostPort": str(port.host_port),
-        }
-        found.setdefault(f"{port.container_port}/{port.protocol}", []).append(binding)
-    return {**dict.fromkeys(record.exposed_ports), **found}
-
-
 def listed(seen: Seen, now_ns: int) -> JsonObject:
     """One of ``GET /containers/json``."""
     record = seen.record
@@ -263,36 +193,17 @@ def listed(seen: Seen, now_ns: int) -> JsonObject:
         "ImageID": record.image_id,
         "Command": " ".join(_quoted(word) for word in record.args),
         "Created": record.created_ns // NANOSECONDS_PER_SECOND,
-        "Ports": _listed_ports(record, seen.endpoint),
+        "Ports": listed_ports(record, seen.sandbox),
         "Labels": dict(record.labels),
         "State": spoken(seen.state).value,
         "Status": status_line(seen.state, now_ns),
         "HostConfig": {"NetworkMode": record.request.network_mode},
-        "NetworkSettings": {"Networks": endpoint_settings(record, seen.endpoint)},
+        "NetworkSettings": {"Networks": endpoint_settings(record, seen.sandbox)},
         "Mounts": [mount(each, seen.volume_path) for each in record.mounts],
     }
     if seen.size_bytes is not None:
         whole |= {"SizeRw": seen.size_bytes[0], "SizeRootFs": seen.size_bytes[1]}
     return whole
-
-
-def _listed_ports(record: ContainerRecord, endpoint: Endpoint | None) -> list[JsonObject]:
-    if endpoint is None:
-        return []
-    published: list[JsonObject] = [
-        {
-            "IP": str(port.host_address or ALL_ADDRESSES),
-            "PrivatePort": port.container_port,
-            "PublicPort": port.host_port,
-            "Type": port.protocol,
-        }
-        for port in endpoint.ports
-    ]
-    taken = {f"{port.container_port}/{port.protocol}" for port in endpoint.ports}
-    bare = [port.partition("/") for port in record.exposed_ports if port not in taken]
-    return published + [
-        {"PrivatePort": int(number), "Type": protocol} for number, _, protocol in bare
-    ]
 
 
 def status_line(state: ContainerState, now_ns: int) -> str:

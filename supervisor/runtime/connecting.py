@@ -1,0 +1,120 @@
+"""Connecting a container to networks, and disconnecting it, while it lives.
+
+Rules: of a container that runs it is an effect and a record in one transaction; of one that does not run a record alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import attrs
+
+from supervisor.errors import Conflict, NotFound, PermissionDenied
+from supervisor.runtime.assembly import session_paths
+from supervisor.runtime.connections import SHARED, connection_to
+from supervisor.runtime.files import changed_hosts
+from supervisor.runtime.identity_files import addresses_of, own_names, resolver_text
+from supervisor.tasks import in_thread
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from supervisor.access.requests import EndpointRequest
+    from supervisor.network.endpoints import Network
+    from supervisor.network.networks import Sandbox
+    from supervisor.runtime.keeper import Keeper
+    from supervisor.runtime.records import ContainerRecord
+
+HOSTS_BYTES_MAX = 1_048_576
+
+
+async def connect(keeper: Keeper, network: Network, wished: EndpointRequest) -> None:
+    """The container is on the network, now and whenever it runs.
+
+    Raises:
+        Conflict: It has no networks of its own; Docker's wording.
+        PermissionDenied: It is on it already; Docker's wording and status.
+        BakehouseError: See :meth:`Networks.attach`.
+    """
+    async with keeper.turn:
+        record = keeper.record
+        _check_own(record)
+        connection = connection_to(network, wished)
+        if any(one.network_id == network.id for one in record.connections):
+            raise PermissionDenied(
+                f"endpoint with name {record.name} already exists in network {network.name}"
+            )
+        networks = keeper.parts.networks
+        after = attrs.evolve(record, connections=(*record.connections, connection))
+        if networks.sandbox(record.id) is None:
+            await keeper.row.recast(after)
+        else:
+            await keeper.row.recast(
+                after, functools.partial(networks.connect, record.id, connection, record.ports)
+            )
+            await _refresh_files(keeper)
+        networks.hold(record.id, [connection])
+
+
+async def disconnect(keeper: Keeper, network: Network, *, force: bool) -> None:
+    """The container is not on the network any more.
+
+    Raises:
+        Conflict: It has no networks of its own; Docker's wording.
+        NotFound: It is not on it; Docker's wording.
+    """
+    async with keeper.turn:
+        record = keeper.record
+        connection = next((one for one in record.connections if network.id == one.network_id), None)
+        if connection is None:
+            if force:
+                return
+            _check_own(record)
+            raise NotFound(f"container {record.id} is not connected to network {network.name}")
+        networks = keeper.parts.networks
+        left = tuple(one for one in record.connections if one is not connection)
+        after = attrs.evolve(record, connections=left)
+        if networks.sandbox(record.id) is None:
+            await keeper.row.recast(after)
+        else:
+            await keeper.row.recast(
+                after, functools.partial(networks.disconnect, record.id, connection)
+            )
+            await _refresh_files(keeper)
+        networks.let_go(record.id, [connection])
+
+
+def _check_own(record: ContainerRecord) -> None:
+    mode = record.request.network_mode
+    if mode.startswith(SHARED):
+        raise Conflict(
+            "container sharing network namespace with another container or host cannot be connected to any other network"
+        )
+    if mode == "host":
+        raise Conflict(
+            "container cannot be disconnected from host network or connected to host network"
+        )
+
+
+async def _refresh_files(keeper: Keeper) -> None:
+    """Its ``/etc/hosts`` and ``/etc/resolv.conf`` tell of the networks it is on; the same files, written anew.
+
+    What an administrator's container has put into its hosts file stays: lines of addresses it has or had are changed.
+    """
+    record = keeper.record
+    sandbox = keeper.parts.networks.sandbox(record.id)
+    if sandbox is None:
+        return
+    directory = session_paths(keeper.parts.run_root, record).directory
+    await in_thread(lambda: _rewrite(directory, record, sandbox))
+
+
+def _rewrite(directory: Path, record: ContainerRecord, sandbox: Sandbox) -> None:
+    hosts, resolver = directory / "hosts", directory / "resolv.conf"
+    if hosts.exists() and hosts.stat().st_size <= HOSTS_BYTES_MAX:
+        text = hosts.read_text(errors="surrogateescape")
+        changed = changed_hosts(text, own_names(record), addresses_of(sandbox))
+        hosts.write_text(changed, errors="surrogateescape")
+    if resolver.exists():
+        resolver.write_text(resolver_text(record, sandbox))
