@@ -28,8 +28,6 @@ from supervisor.linux.spawner_wire import JSON
 from supervisor.linux.tree_wire import Node
 
 PIPE_READ_BYTES = 1 << 18
-FEEDING = trio.CapacityLimiter(8)
-"""Trees written at once: each needs a thread."""
 
 
 @attrs.frozen
@@ -78,6 +76,7 @@ class TreeView:
         user_pin: The owner's user namespace; ``None`` for who is not remapped.
         groups: The container root's supplementary groups, as that namespace numbers them.
         root_ids: The host's ids of the container's root.
+        cgroups: The ``cgroup.procs`` files, as M shows them, of the group that bears what a copy costs.
     """
 
     rootfs: Path
@@ -86,6 +85,7 @@ class TreeView:
     user_pin: Path | None = None
     groups: tuple[int, ...] = ()
     root_ids: tuple[int, int] = (0, 0)
+    cgroups: tuple[str, ...] = ()
 
     def arguments(self, **more: JSON) -> dict[str, JSON]:
         """As it goes to the errand."""
@@ -97,6 +97,7 @@ class TreeView:
             "groups": list(self.groups),
             "root_uid": self.root_ids[0],
             "root_gid": self.root_ids[1],
+            "cgroups": list(self.cgroups),
             **more,
         }
 
@@ -273,7 +274,8 @@ async def write(
 
     async def run_pump() -> None:
         try:
-            await trio.to_thread.run_sync(pump, limiter=FEEDING)
+            # Of its own: a file system that does not answer must not hold up the copies of others.
+            await trio.to_thread.run_sync(pump, limiter=trio.CapacityLimiter(1))
         except BrokenPipeError:
             return  # the errand has ended; it says why
         except BakehouseError as error:

@@ -4,8 +4,8 @@ Words: what a container's files are seen through is its *view* (:mod:`supervisor
 its volumes and host paths, whether it runs or not; not its tmpfs, and nothing of the kernel's, as with dockerd.
 
 Rules: for the time of a copy the root file system is held mounted; a removal cuts the copy off. What is copied is read
-and written as the container's own root, so nothing is reached that the owner could not reach from inside. Messages are
-Docker's where clients look at them.
+and written as the container's own root, so nothing is reached that the owner could not reach from inside, and on the
+owner's account. Messages are Docker's where clients look at them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from supervisor.errors import Conflict, InvalidArgument, NotFound, PermissionDen
 from supervisor.linux import mounts, tree_view
 from supervisor.linux.tree_view import Found, Place, TreeView, ViewMount
 from supervisor.runtime.assembly import session_paths
+from supervisor.runtime.cgroup_tree import monitors_group
 from supervisor.runtime.first_process import check_mapped, container_user
 from supervisor.runtime.keeper import Keeper
 from supervisor.runtime.records import ContainerRecord
@@ -209,6 +210,7 @@ async def _view(keeper: Keeper) -> AsyncIterator[tuple[TreeView, Owner]]:
     parts, record = keeper.parts, keeper.record
     owner = await parts.owners.owner(record.owner, remapped=record.remapped)
     user_pin = await parts.user_namespace(owner)
+    await parts.tree.admit(owner.uid)
     async with parts.store.snapshots.held(
         record.id, record.layers, owner, lambda: keeper.state.status not in GONE
     ) as snapshot:
@@ -220,6 +222,7 @@ async def _view(keeper: Keeper) -> AsyncIterator[tuple[TreeView, Owner]]:
                 user_pin=user_pin,
                 groups=owner.supplementary,
                 root_ids=(owner.id_map.uid_outside(0), owner.id_map.gid_outside(0)),
+                cgroups=tuple(parts.tree.entry_paths(monitors_group(owner.uid))),
             ),
             owner,
         )

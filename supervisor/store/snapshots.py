@@ -40,6 +40,9 @@ from supervisor.tasks import finish_within, in_thread
 CLEAR_SECONDS = 30.0
 EVICT_PAUSE_SECONDS = 0.01
 
+LOOKING_THROUGH = trio.CapacityLimiter(4)
+"""Snapshots read as a whole at once, so that large ones hold up no more than one another."""
+
 RootfsOf = Callable[[str, int, bool], Path]
 
 
@@ -285,7 +288,7 @@ class Snapshots:
             lowers = [self._layers.path(name) for name in self._visible(snapshot)]
             return changes(upper, lowers)
 
-        return await in_thread(look)
+        return await in_thread(look, LOOKING_THROUGH)
 
     async def copy_written(self, key: str, target: Path) -> bool:
         """Copy what was written into the empty directory ``target``, as :meth:`commit` would keep it; whether there is any.
@@ -305,7 +308,7 @@ class Snapshots:
             return any(target.iterdir())
 
         try:
-            return await in_thread(copy)
+            return await in_thread(copy, LOOKING_THROUGH)
         except trees.TooDeep as error:
             message = f"cannot copy what was written: a directory is more than {trees.WALK_DEPTH_MAX} levels deep"
             raise InvalidArgument(message) from error

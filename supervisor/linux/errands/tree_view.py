@@ -17,7 +17,7 @@ import stat
 from pathlib import Path
 
 from supervisor.linux import beneath, spawner_command, syscall
-from supervisor.linux.errands import Arguments, Surroundings, flag, number, numbers, text
+from supervisor.linux.errands import Arguments, Surroundings, flag, number, numbers, text, texts
 from supervisor.linux.errands.caller import granted_mount
 from supervisor.linux.errands.namespaces import pinned
 
@@ -58,6 +58,8 @@ def _make_room(arguments: Arguments, surroundings: Surroundings) -> int:
     room = str(surroundings.run_root)
     shown = _mounts(arguments, surroundings)
     tree = _clone(text(arguments, "rootfs"), writable=True)
+    for group in texts(arguments, "cgroups"):
+        _enter_group(group)
     syscall.unshare(syscall.CLONE_NEWNS)
     syscall.mount("", "/", flags=syscall.MS_REC | syscall.MS_PRIVATE)
     syscall.mount("room", room, "tmpfs", syscall.MS_NOSUID | syscall.MS_NODEV, "size=16k,mode=0755")
@@ -80,6 +82,15 @@ def _make_room(arguments: Arguments, surroundings: Surroundings) -> int:
     syscall.umount(".", syscall.MNT_DETACH)
     os.chdir("/")
     return root
+
+
+def _enter_group(path: str) -> None:
+    """From now on what this process costs is on that group's account."""
+    group = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(group, b"0")
+    finally:
+        os.close(group)
 
 
 def _mounts(arguments: Arguments, surroundings: Surroundings) -> list[tuple[str, int]]:
