@@ -247,7 +247,7 @@ def _spec(  # noqa: PLR0913, PLR0917  # everything that was made, put into one v
         joined=joined.namespaces,
         own_shm=request.ipc_mode != "none",
         cgroups_path=parts.tree.cgroups.runtime_path(group) if parts.runtime.places else None,
-        cgroup_mount=parts.tree.cgroups.kind == "v2",
+        cgroup_mount=True,
         cgroup_namespace=private_cgroups(request, parts.tree.cgroups),
         mounts=shown,
         shm_bytes=request.shm_bytes or parts.config.runtime.shm_bytes,

@@ -162,3 +162,28 @@ def test_what_this_host_cannot_limit_is_a_warning(ready: Daemon, two_users: Peop
         "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded."
     ]
     ask(ready, "DELETE", f"/containers/{told['Id']}", user=two_users.ada)
+
+
+@pytest.mark.parametrize("namespace", ["host", "private"])
+def test_a_container_sees_its_own_group_and_cannot_change_it(
+    ready: Daemon, two_users: People, namespace: str
+) -> None:
+    """As in Docker, read-only; nobody else's group is there. The host's view of paths is for administrators."""
+    script = """
+        cd /sys/fs/cgroup; [ -d memory ] && cd memory
+        cat memory.limit_in_bytes memory.max 2>/dev/null
+        echo 1 2>/dev/null >cgroup.procs || echo ro; mkdir x 2>/dev/null || echo ro
+        find / -xdev -type d -name 'u[0-9]*' 2>/dev/null; find /sys/fs/cgroup -mindepth 3 -type d -name 'u[0-9]*'
+        echo paths; grep -c bakehouse /proc/self/cgroup
+    """
+    run = ("run", "--rm", "--memory", "64m")
+    user = two_users.ada
+    shown = ready.docker(*run, "busybox", "sh", "-c", script, user=user, check=False).stdout
+    assert shown.split()[:4] == [str(64 << 20), "ro", "ro", "paths"]
+    chosen = ready.docker(*run, "--cgroupns", namespace, "busybox", "sh", "-c", script, check=False)
+    assert (chosen.stdout.split()[-1] == "0") is (namespace == "private")
+    if namespace == "host":
+        refused = ready.docker(
+            *run, "--cgroupns", "host", "busybox", "true", user=user, check=False
+        )
+        assert "rule host-namespace" in refused.stderr
