@@ -6,6 +6,7 @@ The order is the order of birth: whoever is opened later may use what was opened
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import logging
 import os
@@ -68,6 +69,7 @@ async def serve(config: Config, seed: SpawnerSeed) -> None:
         stop = trio.Event()
         await nursery.start(partial(_listen_for_signals, stop, nursery.cancel_scope))
         async with _ladder(config, seed):
+            gc.freeze()  # what lives as long as we do need not be looked through again and again
             log.info("ready at %s", config.socket_path)
             await stop.wait()
             log.info("stopping; containers go on")
