@@ -55,15 +55,8 @@ class Query:
         return any(key == name for key, _ in self.pairs)
 
     def text(self, name: str, default: str = "") -> str:
-        """The one value of ``name``.
-
-        Raises:
-            InvalidArgument: It is given several times with different values.
-        """
-        values = set(self.all(name))
-        if len(values) > 1:
-            raise InvalidArgument(f"cannot read the query: {name} is given more than once")
-        return values.pop() if values else default
+        """The value of ``name``; of several the first, as dockerd takes it and docker-py relies on."""
+        return next(iter(self.all(name)), default)
 
     def first(self, name: str) -> str:
         """The first value of ``name``, where Docker's clients are known to give more, and dockerd takes that one."""

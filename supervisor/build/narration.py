@@ -85,8 +85,8 @@ class Narration:
         flight = task.flight
         assert flight is not None
         async for piece in flight.log.read():
-            if piece:
-                await self.tell(StepOutput(step.index, piece))
+            if piece.data:
+                await self.tell(StepOutput(step.index, piece.data, piece.errors))
             else:
                 await self.tell(StepRunning(step.index, flight.step_id))
 

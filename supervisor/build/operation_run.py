@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -284,29 +285,34 @@ async def _command(parts: Parts, owner: int, place: _Place, flight: Flight) -> i
     # Else it would remove the group, and with it what the kernel counted there.
     keep = ("--keep",) if alone else ()
     entries = await in_thread(lambda: parts.tree.cgroups.entry_fds(group))
-    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    outputs, errors = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
     try:
         command = Command(
             parts.runtime.command("run", *keep, "--bundle", str(place.bundle), place.step_id),
             env=ENVIRONMENT,
-            stdout=write_end,
-            stderr=write_end,
+            stdout=outputs[1],
+            stderr=errors[1],
             cgroup_fds=tuple(entries),
             dies_with_daemon=True,
         )
         try:
             process = await parts.spawner.spawn(command)
         except OSError as error:
-            os.close(read_end)
+            os.close(outputs[0])
+            os.close(errors[0])
             msg = f"cannot run the step: {error.strerror}"
             raise Unavailable(msg) from error
     finally:
-        os.close(write_end)
-        for entry in entries:
-            os.close(entry)
-    async with trio.lowlevel.FdStream(read_end) as output, process, trio.open_nursery() as nursery:
+        for end in (outputs[1], errors[1], *entries):
+            os.close(end)
+    async with (
+        trio.lowlevel.FdStream(outputs[0]) as output,
+        trio.lowlevel.FdStream(errors[0]) as error_output,
+        process,
+        trio.open_nursery() as nursery,
+    ):
         read = trio.Event()
-        nursery.start_soon(_read, output, flight, read)
+        nursery.start_soon(_read_both, output, error_output, flight, read)
         code = await process.wait()
         with trio.move_on_after(LAST_OUTPUT_SECONDS):
             await read.wait()
@@ -314,7 +320,17 @@ async def _command(parts: Parts, owner: int, place: _Place, flight: Flight) -> i
     return code
 
 
-async def _read(output: trio.lowlevel.FdStream, flight: Flight, read: trio.Event) -> None:
-    async for piece in output:
-        flight.log.write(bytes(piece))
+async def _read_both(
+    output: trio.lowlevel.FdStream,
+    error_output: trio.lowlevel.FdStream,
+    flight: Flight,
+    read: trio.Event,
+) -> None:
+    async def one(stream: trio.lowlevel.FdStream, *, errors: bool) -> None:
+        async for piece in stream:
+            flight.log.write(bytes(piece), errors=errors)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(one, output, errors=False))
+        nursery.start_soon(partial(one, error_output, errors=True))
     read.set()

@@ -11,6 +11,7 @@ from typing import assert_never
 import attrs
 
 SHORT_ID_CHARACTERS = 12
+RED, PLAIN = "\x1b[91m", "\x1b[0m"
 
 
 @attrs.frozen
@@ -34,10 +35,11 @@ class StepRunning:
 
 @attrs.frozen
 class StepOutput:
-    """What a step's command wrote, standard output and error as they came."""
+    """What a step's command wrote as they came; ``errors`` when it is of its standard error."""
 
     index: int
     data: bytes
+    errors: bool = False
 
 
 @attrs.frozen
@@ -76,10 +78,11 @@ Progress = StepStarted | StepRunning | StepOutput | StepDone | OfTheWhole
 
 
 class ClassicText:
-    """The words of the classic builder; remembers characters that output has only begun."""
+    """The words of the classic builder, errors in red; remembers characters that output has only begun."""
 
     def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder = codecs.getincrementaldecoder("utf-8")
+        self._output, self._errors = decoder("replace"), decoder("replace")
 
     def render(self, progress: Progress) -> str:
         """The text of one value; empty where the classic builder says nothing."""
@@ -90,11 +93,18 @@ class ClassicText:
             case StepRunning():
                 return f" ---> Running in {progress.step_id[:SHORT_ID_CHARACTERS]}\n"
             case StepOutput():
-                return self._decoder.decode(progress.data)
+                if not progress.errors:
+                    return self._output.decode(progress.data)
+                return _red(self._errors.decode(progress.data))
             case StepDone():
-                return self._decoder.decode(b"", final=True)
+                rest = self._errors.decode(b"", final=True)
+                return self._output.decode(b"", final=True) + _red(rest)
             case _:
                 return _of_the_whole(progress)
+
+
+def _red(text: str) -> str:
+    return f"{RED}{text}{PLAIN}" if text else ""
 
 
 def _of_the_whole(progress: OfTheWhole) -> str:

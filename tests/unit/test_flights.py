@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from supervisor.build.flights import Flight, Flights, Made
-from supervisor.build.step_log import StepLog
+from supervisor.build.step_log import StepLog, Written
 from supervisor.errors import InvalidArgument
 
 MADE = Made("layer", 1, cached=False, key="k")
@@ -88,7 +88,7 @@ async def test_a_log_is_read_from_its_beginning_by_all(tmp_path: Path) -> None:
     seen: list[bytes] = []
 
     async def read() -> None:
-        seen.append(b"".join([piece async for piece in log.read()]))
+        seen.append(b"".join([piece.data async for piece in log.read()]))
 
     log.write(b"before ")
     async with trio.open_nursery() as nursery:
@@ -101,13 +101,24 @@ async def test_a_log_is_read_from_its_beginning_by_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+async def test_a_log_knows_which_stream_a_piece_is_of(tmp_path: Path) -> None:
+    log = StepLog(tmp_path, 100)
+    reader = log.read()
+    log.write(b"out")
+    log.write(b"err", errors=True)
+    first = await anext(reader)
+    log.end()
+    rest = [piece async for piece in reader]
+    assert [first, *rest] == [Written(b"out"), Written(b"err", errors=True)]
+
+
 async def test_a_log_is_bounded_and_says_so(tmp_path: Path) -> None:
     log = StepLog(tmp_path, 10)
     reader = log.read()
     for _ in range(1000):
         log.write(b"12345678")
-    first = await anext(reader)
+    first = (await anext(reader)).data
     log.end()
-    rest = b"".join([piece async for piece in reader])
+    rest = b"".join([piece.data async for piece in reader])
     assert (first + rest).startswith(b"1234567812\n[further output")
     assert len(first + rest) < 100
