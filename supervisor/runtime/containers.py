@@ -30,6 +30,7 @@ from supervisor.runtime.execs import Exec, new_exec
 from supervisor.runtime.health import plan_of
 from supervisor.runtime.init import find_init
 from supervisor.runtime.joining import Partner, with_partners
+from supervisor.runtime.journal_log import read_journal
 from supervisor.runtime.keeper import Household, Keeper
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.log_settings import JOURNAL_SOCKET, JOURNALD, check_log, log_settings
@@ -257,6 +258,10 @@ class Containers:
     def logs(self, keeper: Keeper, query: LogQuery, form: Form) -> AsyncIterator[bytes]:
         """What ``form`` makes of the log's entries, many at a time."""
         settings = log_settings(keeper.record.request.log, self.parts.config.runtime)
+        if settings.driver == JOURNALD:
+            return read_journal(
+                self.parts.spawner, keeper.record.id, query, lambda: not keeper.alive, form
+            )
         return read_log(keeper.log, settings, query, lambda: not keeper.alive, form)
 
     # --- execs -------------------------------------------------------------------------------------------------

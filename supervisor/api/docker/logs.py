@@ -13,7 +13,7 @@ from supervisor.api.http import HttpRefusedError, Response
 from supervisor.api.refusal import refusal
 from supervisor.api.streams import closed_after
 from supervisor.errors import Conflict, InvalidArgument
-from supervisor.runtime.log_settings import JOURNALD, NONE, details
+from supervisor.runtime.log_settings import NONE, details
 from supervisor.runtime.logs import LogEntry, LogQuery, utc
 from supervisor.runtime.status import Status
 from supervisor.runtime.stdio import frame_head
@@ -50,7 +50,7 @@ async def logs(call: Call) -> Response | None:
 
 def readable(keeper: Keeper) -> bool:
     """Whether its log can be read back."""
-    return keeper.record.request.log.driver not in {NONE, JOURNALD}
+    return keeper.record.request.log.driver != NONE
 
 
 def _log_query(call: Call) -> LogQuery:
