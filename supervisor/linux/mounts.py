@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import attrs
@@ -142,6 +143,27 @@ async def netlink_socket(spawner: Spawner, netns_pin: Path) -> socket.socket:
     made = socket.socket(fileno=answer.fds[0])
     made.setblocking(False)
     return made
+
+
+async def name_sockets(
+    spawner: Spawner, netns_pin: Path, address: IPv4Address, port: int
+) -> tuple[socket.socket, socket.socket, socket.socket]:
+    """Datagrams and a listener at a loopback address in the network namespace pinned there, and a netfilter socket.
+
+    They are at ``port``, or at another where somebody in there has it.
+
+    Raises:
+        NotFound: None is pinned there.
+    """
+    arguments: dict[str, JSON] = {
+        "pin": str(netns_pin),
+        "address": str(address),
+        "port": str(port),
+    }
+    with told_as(f"open a name server's sockets in {netns_pin}"):
+        answer = await spawner.call("name_sockets", arguments)
+    datagrams, listener, netfilter = (socket.socket(fileno=fd) for fd in answer.fds)
+    return datagrams, listener, netfilter
 
 
 async def idmapped_view(

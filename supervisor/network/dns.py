@@ -1,15 +1,16 @@
-"""The name server at the gateways: it answers for the networks an asker is on, and passes all else on.
+"""The name server: it answers for the networks an asker is on, and passes all else on.
 
-Words: a **door** is where the server is asked on one network: a datagram socket and a listener at the gateway; a
-**turn** is one look at all doors that somebody stands at.
+Words: a **door** is where the server is asked: a datagram socket and a listener, at the gateway of a network, or at a
+container's own loopback (:mod:`supervisor.network.doors`); a **turn** is one look at all doors that somebody stands at.
 
 Rules:
 
-* A door is at the gateway's address *and* on the bridge alone (SO_BINDTODEVICE): other owners' bridges and the world
-  outside do not reach it. Who asks from an address that is not of the network's gets no answer.
+* A gateway's door is at its address *and* on the bridge alone (SO_BINDTODEVICE): other owners' bridges and the world
+  outside do not reach it. Who asks from an address that is not of the network's gets no answer. At a container's own
+  door nobody else can ask.
 * One task waits at all doors, and costs nothing while nobody asks. What we know is answered in place; only what is
   passed on has a task of its own.
-* Queries in flight, connections and their time are bounded, for a network, an owner and the host. Beyond the bound a
+* Queries in flight, connections and their time are bounded, for a door, an owner and the host. Beyond the bound a
   datagram is dropped, a connection closed: clients ask again. An owner has so much of a turn, and after a turn that was
   full there is a pause: a flood takes a small part of the daemon's time, whatever it asks.
 * From an internal network nothing is passed on: names would be a way out.
@@ -52,10 +53,10 @@ from supervisor.network.dns_upstream import (
 )
 from supervisor.network.names import Asker, Names
 
-QUERIES_MAX = {"network": 256, "owner": 512, "host": 2_048}
+QUERIES_MAX = {"door": 256, "owner": 512, "host": 2_048}
 """Passed on and not yet answered, at once."""
 
-CONNECTIONS_MAX = {"network": 16, "owner": 32, "host": 512}
+CONNECTIONS_MAX = {"door": 16, "owner": 32, "host": 512}
 IDLE_SECONDS = 10.0
 
 TURN_COST_MAX = 64
@@ -74,12 +75,18 @@ _BACKLOG = 16
 
 @attrs.define(eq=False)
 class _Door:
-    """Where one network asks."""
+    """Where one network, by its number, or one container, by its id, asks."""
 
-    number: int
+    of: int | str
     owner: int
     datagrams: socket.socket
     listener: socket.socket
+
+    def asker(self, names: Names, sender: str) -> Asker | None:
+        """Who asks there from an address; None when nobody can."""
+        if isinstance(self.of, str):
+            return names.container(self.of)
+        return names.asker(self.of, IPv4Address(sender))
 
     def close(self) -> None:
         self.datagrams.close()
@@ -88,10 +95,10 @@ class _Door:
 
 @attrs.define(eq=False)
 class _Bound:
-    """How many of something there are at once: on a network, of an owner, on the host."""
+    """How many of something there are at once: at a door, of an owner, on the host."""
 
     most: dict[str, int]
-    there: Counter[tuple[str, int]] = attrs.field(factory=Counter)
+    there: Counter[tuple[str, int | str]] = attrs.field(factory=Counter)
 
     def take(self, door: _Door) -> bool:
         """Whether there was room for one more; then it is counted."""
@@ -113,18 +120,18 @@ class _Bound:
                     del self.there[key]
 
     @staticmethod
-    def _keys(door: _Door) -> tuple[tuple[str, int], ...]:
-        return ("network", door.number), ("owner", door.owner), ("host", 0)
+    def _keys(door: _Door) -> tuple[tuple[str, int | str], ...]:
+        return ("door", door.of), ("owner", door.owner), ("host", 0)
 
 
 @attrs.define(eq=False)
 class NameServer:
-    """The name server of this daemon, at as many doors as there are networks. :meth:`run` runs once."""
+    """The name server of this daemon, at as many doors as are opened. :meth:`run` runs once."""
 
     names: Names
     upstream: Upstream
     port: int = PORT
-    _doors: dict[int, _Door] = attrs.field(factory=dict)
+    _doors: dict[int | str, _Door] = attrs.field(factory=dict)
     _epoll: select.epoll = attrs.field(factory=select.epoll)
     _listening: dict[int, _Door] = attrs.field(factory=dict)
     _asked: dict[int, _Door] = attrs.field(factory=dict)
@@ -133,7 +140,7 @@ class NameServer:
     _rotation: Counter[int] = attrs.field(factory=Counter)
 
     def open(self, number: int, owner: int, gateway: IPv4Address, interface: str) -> None:
-        """Answer on that network from now on. Success too when it has a door.
+        """Answer at that network's gateway from now on. Success too when it has a door.
 
         Args:
             number: The network's; it is open in the names.
@@ -157,22 +164,33 @@ class NameServer:
                 f"cannot serve names at {gateway}: a name server of this host has the port"
             ) from error
         listener.listen(_BACKLOG)
-        door = _Door(number, owner, datagrams, listener)
-        self._doors[number] = door
-        self._asked[datagrams.fileno()] = self._listening[listener.fileno()] = door
-        for sock in (datagrams, listener):
-            self._epoll.register(sock.fileno(), select.EPOLLIN)
+        self._enter(_Door(number, owner, datagrams, listener))
 
-    def close(self, number: int) -> None:
-        """Answer there no more. Success too when it has no door."""
-        door = self._doors.pop(number, None)
+    def open_inside(
+        self, container_id: str, owner: int, datagrams: socket.socket, listener: socket.socket
+    ) -> None:
+        """Answer a container at sockets of its own namespace, which are ours from now on. One that it had is closed."""
+        self.close(container_id)
+        for sock in (datagrams, listener):
+            sock.setblocking(False)
+        self._enter(_Door(container_id, owner, datagrams, listener))
+
+    def close(self, of: int | str) -> None:
+        """Answer that network, or that container, there no more. Success too when it has no door."""
+        door = self._doors.pop(of, None)
         if door is not None:
             del self._asked[door.datagrams.fileno()], self._listening[door.listener.fileno()]
             door.close()
 
-    def serves(self, number: int) -> bool:
-        """Whether a network has a door."""
-        return number in self._doors
+    def serves(self, of: int | str) -> bool:
+        """Whether a network, or a container, has a door."""
+        return of in self._doors
+
+    def _enter(self, door: _Door) -> None:
+        self._doors[door.of] = door
+        self._asked[door.datagrams.fileno()] = self._listening[door.listener.fileno()] = door
+        for sock in (door.datagrams, door.listener):
+            self._epoll.register(sock.fileno(), select.EPOLLIN)
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer until cancelled; then every door is closed."""
@@ -184,8 +202,8 @@ class NameServer:
                     if self._take_turn(nursery):
                         await trio.sleep(PAUSE_SECONDS)
         finally:
-            for number in list(self._doors):
-                self.close(number)
+            for of in list(self._doors):
+                self.close(of)
             self._epoll.close()
 
     def _take_turn(self, nursery: trio.Nursery) -> bool:
@@ -206,7 +224,7 @@ class NameServer:
                 return  # nobody is there any more, or the link has gone
             spent[door.owner] += 1
             question = query_of(query) if len(query) <= _QUERY_BYTES_MAX else None
-            asker = self.names.asker(door.number, IPv4Address(sender[0]))
+            asker = door.asker(self.names, sender[0])
             if question is None or asker is None:
                 continue
             reply = self._answer(query, question, asker, datagram_bytes_max(query, question))
@@ -232,7 +250,7 @@ class NameServer:
                 sock.close()
                 continue
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-            nursery.start_soon(self._converse, door, stream, IPv4Address(sender[0]))
+            nursery.start_soon(self._converse, door, stream, sender[0])
 
     def _answer(
         self, query: bytes, question: Question, asker: Asker, bytes_max: int = MESSAGE_BYTES_MAX
@@ -276,22 +294,22 @@ class NameServer:
             reply = await forward_datagram(query, question, servers)
         _reply(door, reply, sender)
 
-    async def _converse(self, door: _Door, stream: trio.SocketStream, address: IPv4Address) -> None:
+    async def _converse(self, door: _Door, stream: trio.SocketStream, sender: str) -> None:
         with self._connections.taken(door), stream.socket:
             try:
-                while await self._exchange(door, stream, address):
+                while await self._exchange(door, stream, sender):
                     pass
             except trio.BrokenResourceError:
                 return  # the asker has gone
 
-    async def _exchange(self, door: _Door, stream: trio.SocketStream, address: IPv4Address) -> bool:
+    async def _exchange(self, door: _Door, stream: trio.SocketStream, sender: str) -> bool:
         """One query of a connection and its answer; whether there may be more."""
         await trio.sleep(PAUSE_SECONDS)
         query = None
         with trio.move_on_after(IDLE_SECONDS):
             query = await receive_message(stream)
         question = None if query is None else query_of(query)
-        asker = self.names.asker(door.number, address)
+        asker = door.asker(self.names, sender)
         if query is None or question is None or asker is None:
             return False
         reply = self._answer(query, question, asker)
@@ -303,7 +321,7 @@ class NameServer:
 
     async def _rest(self, door: _Door) -> None:
         await trio.sleep(_REST_SECONDS)
-        if self._doors.get(door.number) is door:
+        if self._doors.get(door.of) is door:
             self._epoll.register(door.listener.fileno(), select.EPOLLIN)
 
 

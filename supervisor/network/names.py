@@ -177,6 +177,10 @@ class Names:
             return Asker((number,))
         return Asker(tuple(self._networks_of[endpoint.container_id]), endpoint.container_id)
 
+    def container(self, container_id: str) -> Asker:
+        """A container as an asker, whatever networks it is on now."""
+        return Asker(tuple(self._networks_of.get(container_id, ())), container_id)
+
     def addresses_of(self, asker: Asker, name: str) -> tuple[Address, ...] | None:
         """Where those called ``name`` are, of either family; None when that is no name here.
 

@@ -267,7 +267,7 @@ async def test_a_containers_own_resolvers_are_asked_instead(world: World) -> Non
 
 @pytest.mark.root
 async def test_queries_passed_on_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(dns.QUERIES_MAX, "network", 3)
+    monkeypatch.setitem(dns.QUERIES_MAX, "door", 3)
     heard = 0
 
     def silent(_: bytes) -> None:
@@ -287,7 +287,7 @@ async def test_queries_passed_on_are_bounded(world: World, monkeypatch: pytest.M
 async def test_connections_are_bounded_and_a_flood_leaves_others_their_answers(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(dns.CONNECTIONS_MAX, "network", 1)
+    monkeypatch.setitem(dns.CONNECTIONS_MAX, "door", 1)
     with trio.socket.socket() as first, trio.socket.socket(type=socket.SOCK_DGRAM) as flood:
         await first.bind(("127.201.1.3", 0))
         await first.connect((GATEWAY, PORT))
@@ -300,6 +300,29 @@ async def test_connections_are_bounded_and_a_flood_leaves_others_their_answers(
             assert await ask(inner, "127.201.2.2", "127.201.2.1")
     await trio.sleep(0.05)
     assert await ask(question("web"), tcp=True)
+
+
+async def test_a_container_is_known_at_its_own_door_whatever_address_it_asks_from(
+    world: World,
+) -> None:
+    for number, name in ((FRONT, "web"), (INNER, "other")):
+        world.server.names.enter(NamedEndpoint(number, WEB, name, (IPv4Address("127.201.1.2"),)))
+    former, at = "127.203.2.1", "127.203.2.2"
+    for address in (former, at):  # the second in the place of the first
+        sockets = socket.socket(type=socket.SOCK_DGRAM), socket.socket()
+        for sock in sockets:
+            sock.bind((address, PORT))
+        sockets[1].listen()
+        world.server.open_inside(WEB, 1001, *sockets)
+    assert await heard(question("store"), "127.0.0.1", former) is None
+    for tcp in (False, True):
+        reply = await ask(question("store"), "127.0.0.1", at, tcp=tcp)
+        assert addresses(reply) == ["127.201.1.3"]
+    world.server.names.leave(FRONT, WEB)
+    assert is_of_no_help(await ask(question("store"), "127.0.0.1", at))
+    world.server.close(WEB)
+    assert not world.server.serves(WEB)
+    assert await heard(question("web"), "127.0.0.1", at) is None
 
 
 async def test_a_door_is_closed_and_opened_again(world: World) -> None:

@@ -12,6 +12,9 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
+<<<<<<< HEAD
+=======
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from supervisor.linux import mount_namespace, spawner_command, syscall
@@ -20,6 +23,8 @@ from supervisor.linux.errands import Arguments, Done, Surroundings, errand, text
 SIOCSIFFLAGS = 0x8914
 IFF_UP_RUNNING = 0x41
 IFREQ_BYTES = 40
+NETLINK_NETFILTER = 12
+LISTEN_BACKLOG = 16
 USER_NAMESPACES_KEPT_MAX = 512
 
 
@@ -87,7 +92,9 @@ def _network_namespace(arguments: Arguments, _: Sequence[int], __: Surroundings)
         os.close(existing)  # before the answer: until then the pin is busy
         return Done()
     if not user_pin:
-        _pin(_outside_own(_new_network), pin)
+        with _coming_back():
+            made = _new_network()
+        _pin(made, pin)
         return Done()
     user = pinned(user_pin, syscall.CLONE_NEWUSER)
     if user is None:
@@ -113,12 +120,13 @@ def _new_network() -> int:
     return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
-def _outside_own(work: Callable[[], int]) -> int:
-    """What ``work`` gives, done in whatever network namespace it enters; afterwards we are in our own again."""
+@contextmanager
+def _coming_back() -> Iterator[None]:
+    """Whatever network namespace is entered meanwhile, afterwards we are in our own again."""
     own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         try:
-            return work()
+            yield
         finally:
             syscall.setns(own, syscall.CLONE_NEWNET)
     finally:
@@ -145,20 +153,59 @@ def _open_namespace(arguments: Arguments, _: Sequence[int], __: Surroundings) ->
 
 @errand("netlink_socket")
 def _netlink_socket(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
-    """The spawner enters the namespace for one call: a fork would cost more than all the rest."""
-    fd = pinned(text(arguments, "pin"), syscall.CLONE_NEWNET)
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    with _inside(text(arguments, "pin")):
+        made = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+    return Done(fds=(made.detach(),))
+
+
+@errand("name_sockets")
+def _name_sockets(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
+    """Datagrams, a listener, and a netfilter socket to lead to them, in a namespace whose ``lo`` is up."""
+    address, wished = text(arguments, "address"), int(text(arguments, "port"))
+    with ExitStack() as unless_whole, _inside(text(arguments, "pin")):
+        made = [
+            unless_whole.enter_context(_bound(kind, address, wished))
+            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)
+        ]
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+        made.append(socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER))
+        unless_whole.pop_all()
+    return Done(fds=tuple(sock.detach() for sock in made))
+
+
+@contextmanager
+def _inside(pin: str) -> Iterator[None]:
+    """The spawner is in that network namespace, for a moment: a fork would cost more than all the rest."""
+    fd = pinned(pin, syscall.CLONE_NEWNET)
     if fd is None:
         raise OSError(errno.ENOENT, "no network namespace is pinned there")
-
-    def enter_and_open() -> int:
-        syscall.setns(fd, syscall.CLONE_NEWNET)
-        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-        return socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE).detach()
-
     try:
-        return Done(fds=(_outside_own(enter_and_open),))
+        with _coming_back():
+            syscall.setns(fd, syscall.CLONE_NEWNET)
+            yield
     finally:
         os.close(fd)
+
+
+def _bound(kind: int, address: str, wished: int) -> socket.socket:
+    """A socket bound there; at another port where a program of the container has that one."""
+    sock = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        if kind == socket.SOCK_STREAM:  # an earlier daemon's connections may wait for their end
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((address, wished))
+        except OSError as failure:
+            if failure.errno != errno.EADDRINUSE:
+                raise
+            sock.bind((address, 0))
+        if kind == socket.SOCK_STREAM:
+            sock.listen(LISTEN_BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def pinned(pin: str, kind: int = 0) -> int | None:
