@@ -21,6 +21,12 @@ from tests.support.enclosed import HOST, OUTSIDE, Enclosed, Place, enclosed
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 WEB = "echo $0 >/tmp/index.html; exec httpd -f -p 80 -h /tmp"
+MOUNTS = tuple(
+    word
+    for path in ("/usr", "/lib", "/lib64")
+    if Path(path).exists()
+    for word in ("-v", f"{path}:{path}:ro")
+)
 PYTHON = ("/usr/bin/python3", "-I", "-S", "-c")
 
 
@@ -61,16 +67,21 @@ class Street:
 
 @pytest.fixture(scope="module")
 def street(two_users: People) -> Iterator[Street]:
-    host = [
-        word
-        for path in ("/usr", "/lib", "/lib64")
-        if Path(path).exists()
-        for word in ("-v", f"{path}:{path}:ro")
-    ]
     with enclosed(two_users.group) as world:
         for user in (two_users.ada, two_users.bob):
             world.daemon.import_busybox(user=user)
-            run = ("run", "-d", "--name", "web", *host, "busybox", "/bin/sh", "-c", WEB, user.name)
+            run = (
+                "run",
+                "-d",
+                "--name",
+                "web",
+                *MOUNTS,
+                "busybox",
+                "/bin/sh",
+                "-c",
+                WEB,
+                user.name,
+            )
             world.daemon.docker(*run, user=user)
         yield Street(world, two_users.ada, two_users.bob)
 
@@ -345,3 +356,30 @@ def test_a_person_of_the_host_reaches_what_is_published_and_their_own(street: St
     asked = ("curl", "-s", "-m", "1", f"http://{ada}")
     assert host.run(*asked, user=street.ada).stdout == f"{street.ada.name}\n"
     assert host.run(*asked, user=street.bob).stdout == ""
+
+
+def test_a_port_that_changed_hands_is_the_new_owners_also_for_who_asked_before(
+    street: Street,
+) -> None:
+    """Whoever keeps sending datagrams from one port is led to who publishes now, not to who did."""
+    daemon, outside = street.world.daemon, street.world.outside
+    echo = "import socket, sys; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('', 53))\nwhile True: s.sendto(sys.argv[1].encode(), s.recvfrom(99)[1])"
+    ask = (
+        "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.settimeout(0.5); s.bind(('', 40000));"
+        f"s.connect(('{HOST}', 18240)); s.send(b'?'); print(s.recv(99).decode())"
+    )
+    told = []
+    try:
+        for user in (street.ada, street.bob):
+            run = ("run", "-d", "--name", "shop", "-p", "18240:53/udp", *MOUNTS, "busybox")
+            daemon.docker(*run, *PYTHON, echo, user.name, user=user)
+            tries = (outside.run(sys.executable, "-c", ask).stdout.strip() for _ in range(10))
+            told.append(next(filter(None, tries), ""))
+            daemon.docker("rm", "-f", "shop", user=user)
+            if user is street.ada:  # her next container gets the address
+                run = ("run", "-d", "--name", "next", *MOUNTS, "busybox")
+                daemon.docker(*run, *PYTHON, echo, "the wrong one", user=user)
+    finally:
+        for user in (street.ada, street.bob):
+            daemon.docker("rm", "-f", "shop", "next", user=user, check=False)
+    assert told == [street.ada.name, street.bob.name]
