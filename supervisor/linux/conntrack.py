@@ -52,6 +52,8 @@ async def forget(
         Internal: The kernel refuses.
     """
     wanted = list(addresses)
+    if not wanted:
+        return 0
 
     def work() -> int:
         used = sock or socket.socket(

@@ -207,6 +207,8 @@ class Bridges:
                 internal=network.internal,
             )
         )
+        if not network.default:
+            return  # who is on it has a door of its own
         gateway = network.ipv4.gateway
         assert isinstance(gateway, IPv4Address)
         try:

@@ -3,7 +3,8 @@
 Words: a link is **ending** from when its container has gone until the kernel has deleted it; an address is **held** for
 a container that asked for it and does not run.
 
-Rules: an address is in use until its link is gone, so that two cards never have it at once. Links are ended many at a
+Rules: an address is in use until its link is gone, so that two cards never have it at once, and until the kernel has
+forgotten its connections, which would go on to whoever has it next. Links are ended many at a
 time, apart from everything else: each waits tens of milliseconds for the kernel's routing lock.
 """
 
@@ -15,8 +16,9 @@ from collections.abc import Iterable
 import attrs
 import trio
 
-from supervisor.errors import PermissionDenied, ResourceExhausted
+from supervisor.errors import Internal, PermissionDenied, ResourceExhausted
 from supervisor.linux import netlink
+from supervisor.linux.conntrack import forget
 from supervisor.linux.netlink import Netlink, NetlinkRefused
 from supervisor.network.addresses import IN_USE, Allocator
 from supervisor.network.endpoints import Address, AddressPool, Network, Wire
@@ -133,6 +135,10 @@ class Occupancy:
         """
         ending = dict(self._ending)
         await self.links.batch([netlink.delete(link) for link in ending])
+        try:
+            await forget(address for wire in ending.values() for address in wire.addresses)
+        except Internal as error:
+            log.warning("%s; they may go on to who gets their address next", error)
         for link, wire in ending.items():
             if self._ending.pop(link, None) is not None:
                 self.give_back(wire.network, wire.addresses)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from supervisor.errors import NotFound
+from supervisor.errors import Internal, NotFound
 from supervisor.linux import mounts, netlink
-from supervisor.network import rows
+from supervisor.network import doors, rows
 from supervisor.network.endpoints import Mode, publications
 from supervisor.network.publishing import hold_again
 from supervisor.tasks import in_thread
@@ -37,6 +37,7 @@ async def recover(seats: Seats, wanted: Collection[str]) -> None:
     for place in list(seats.places.values()):
         seats.enter_names(place.seat)
         await _wire_again(seats, place)
+        await _answer_again(seats, place)
 
 
 async def _clear_strangers(seats: Seats) -> None:
@@ -86,3 +87,11 @@ async def _wire_again(seats: Seats, place: Place) -> None:
         await seats.wire(place, gone)
     except NotFound:  # its namespace went with the last boot: so did the container
         log.warning("container %s has no network namespace", name)
+
+
+async def _answer_again(seats: Seats, place: Place) -> None:
+    """A container's own door to the name server went with the daemon before."""
+    try:
+        await doors.answer(seats, place.seat)
+    except (NotFound, Internal) as error:
+        log.warning("%s; container %s finds no names", error, place.seat.container_name)

@@ -26,7 +26,7 @@ import trio
 from protocol.events import NetworkConnect, NetworkDisconnect
 from supervisor.errors import Conflict, NotFound
 from supervisor.linux import mounts
-from supervisor.network import options, rows, wiring
+from supervisor.network import doors, options, rows, wiring
 from supervisor.network.addresses import mac_of
 from supervisor.network.endpoints import (
     Address,
@@ -384,6 +384,7 @@ class Seats:
             [self._line(one) for one in wires],
             None if out is None else self._line(out),
         )
+        await doors.answer(self, place.seat)
 
     def _line(self, wired: Wire) -> wiring.Line:
         there: Raised = self.bridges.raised[wired.network]
@@ -416,6 +417,7 @@ class Seats:
         """The container has no place. Interrupted, it can be done again: what has been given back is struck off."""
         place.whole = False
         seat = place.seat
+        self.bridges.name_server.close(seat.container_id)
         for wired in seat.wires:
             self._names.leave(wired.network, seat.container_id)
         await self.bridges.unpublish(publications(seat.ports, self.out_of(seat)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from supervisor.network import doors
 from supervisor.network.endpoints import (
     Endpoint,
     Member,
@@ -107,10 +108,10 @@ def sandbox(seats: Seats, seat: Seat) -> Sandbox:
             resolver_options=host.options,
         )
     networks = seats.registry.numbered
+    named = doors.is_named(seats, seat)
     ends = {wired: endpoint(seat, wired, networks[wired.network]) for wired in seat.wires}
     out = seats.out_of(seat)
     asked = out or next(iter(seat.wires), None)
-    named = any(not networks[wired.network].default for wired in seat.wires)
     return Sandbox(
         netns_pin=pin,
         endpoints=tuple(ends.values()),
@@ -139,8 +140,9 @@ def _shared(seats: Seats, seat: Seat, pin: Path | None) -> Sandbox:
 
 def _resolvers(bridges: Bridges, network: Network | None, *, named: bool) -> tuple[str, ...]:
     """Who has names is told of ours alone, which knows them; else the host's resolvers stand behind it."""
+    if named:
+        return (str(doors.ADDRESS),)
     host = bridges.name_server.upstream.current()
     if network is None or not bridges.serves_names(network):
         return host.told(None)
-    gateway = str(network.ipv4.gateway)
-    return (gateway,) if named else host.told(gateway)
+    return host.told(str(network.ipv4.gateway))

@@ -13,6 +13,7 @@ from supervisor.runtime.records import ContainerRecord
 from supervisor.runtime.spec import SpecMount
 
 LOOPBACK = "127.0.0.1"
+DOTS = "ndots:"
 
 
 def identity_files(
@@ -55,10 +56,11 @@ def addresses_of(sandbox: Sandbox) -> list[str]:
 def resolver_text(record: ContainerRecord, sandbox: Sandbox) -> str:
     """``/etc/resolv.conf``: on a network with names it asks us, and we ask the resolvers it was given."""
     given = () if sandbox.named else record.request.dns
+    options = record.request.dns_options or sandbox.resolver_options
+    if sandbox.named and not any(option.startswith(DOTS) for option in options):
+        options = (*options, f"{DOTS}0")  # a name without a dot is first of all one of a container
     return files.resolv_conf(
-        given or sandbox.resolvers,
-        record.request.dns_search or sandbox.search,
-        record.request.dns_options or sandbox.resolver_options,
+        given or sandbox.resolvers, record.request.dns_search or sandbox.search, options
     )
 
 

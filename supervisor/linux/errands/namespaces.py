@@ -12,8 +12,6 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
-<<<<<<< HEAD
-=======
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
