@@ -383,3 +383,45 @@ def test_a_port_that_changed_hands_is_the_new_owners_also_for_who_asked_before(
         for user in (street.ada, street.bob):
             daemon.docker("rm", "-f", "shop", "next", user=user, check=False)
     assert told == [street.ada.name, street.bob.name]
+
+
+LOOK_UP = """
+import socket, sys
+sock = socket.socket(type=socket.SOCK_DGRAM)
+sock.settimeout(6)
+sock.connect(("127.0.0.11", 53))
+name = b"".join(bytes([len(label)]) + label.encode() for label in sys.argv[1].split("."))
+sock.send(bytes.fromhex("abcd01000001000000000000") + name + b"\\0\\0\\1\\0\\1")
+print(".".join(map(str, sock.recv(512)[-4:])))
+"""
+
+
+def test_names_are_of_ones_own_networks_whatever_the_hosts_firewall_takes_in(
+    street: Street,
+) -> None:
+    """Two networks of the same name, a host that takes nothing in: names are not asked for over the wire."""
+    daemon, host = street.world.daemon, street.world.host
+    address = {}
+    for user in (street.ada, street.bob):
+        daemon.docker("network", "create", "lane", user=user)
+        for name in ("look", user.name):
+            run = ("run", "-d", "--name", name, "--network", "lane", *MOUNTS, "busybox")
+            daemon.docker(*run, "sleep", "600", user=user)
+        form = "{{.NetworkSettings.Networks.lane.IPAddress}}"
+        told = daemon.docker("inspect", "-f", form, user.name, user=user)
+        address[user] = told.stdout.strip()
+    host.sh(
+        "nft 'add table inet own; add chain inet own i { type filter hook input priority 10; };"
+        " add rule inet own i iifname != lo drop'"
+    )
+    try:
+        for asker in (street.ada, street.bob):
+            for asked in (street.ada, street.bob):
+                look_up = ("exec", "look", *PYTHON, LOOK_UP)
+                told = daemon.docker(*look_up, asked.name, user=asker, check=False)
+                assert (told.stdout.strip() == address[asked]) is (asked is asker)
+    finally:
+        host.sh("nft delete table inet own")
+        for user in (street.ada, street.bob):
+            daemon.docker("rm", "-f", "look", user.name, user=user)
+            daemon.docker("network", "rm", "lane", user=user)
