@@ -11,6 +11,8 @@ import enum
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -115,6 +117,35 @@ def read_logs(engine: Engine) -> float:
     return took
 
 
+LOOK_UPS = """
+import socket, time
+query = bytes.fromhex("abcd01000001000000000000") + b"\\x04name\\0\\0\\1\\0\\1"
+sock = socket.socket(type=socket.SOCK_DGRAM)
+sock.settimeout(5)
+sock.connect(("127.0.0.11", 53))
+took = []
+for _ in range(2000):
+    began = time.perf_counter()
+    sock.send(query)
+    assert sock.recv(512)[7] == 1
+    took.append(time.perf_counter() - began)
+print(sorted(took)[1000])
+"""
+
+
+def look_up(engine: Engine) -> float:
+    """A container asks for the address of another by its name; seconds."""
+    networks = engine.client.networks
+    if not networks.list(names=["names"]):
+        networks.create("names")
+    name = _named(engine, "name", "sleep 3600", "names")
+    enter = ["nsenter", f"--net=/proc/{name.attrs['State']['Pid']}/ns/net", "--"]
+    done = subprocess.run(
+        [*enter, sys.executable, "-ISc", LOOK_UPS], check=True, capture_output=True, text=True
+    )
+    return float(done.stdout)
+
+
 def event_delay(engine: Engine) -> float:
     """How long after a start was answered its event has come; seconds, 0 when it came before."""
     container = engine.client.containers.create(
@@ -210,23 +241,25 @@ MEASURES = (
     Measure("docker run --rm", "ms", Held.RATIO, 0.25, docker_run),
     Measure("exec", "ms", Held.RATIO, 0.4, execute),
     Measure("20 MB of logs", "ms", Held.RATIO, 0.3, read_logs),
+    Measure("a name looked up", "ms", Held.RATIO, 1.5, look_up),
     Measure("event after start", "ms", Held.ABSOLUTE, 1.0, event_delay),
     Measure("build, ten cold RUN steps", "ms", Held.RATIO, 0.25, cold_build),
     Measure("build, cached", "ms", Held.RATIO, 0.5, cached_build),
 )
 
 
-def _named(engine: Engine, name: str, script: str) -> Container:
+def _named(engine: Engine, name: str, script: str, network: str = "none") -> Container:
     with contextlib.suppress(docker.errors.NotFound):
         return engine.client.containers.get(name)
-    return engine.client.containers.run(
+    engine.client.containers.run(
         IMAGE,
         ["sh", "-c", script],
         name=name,
-        network_mode="none",
+        network=network,
         detach=True,
         ulimits=ULIMITS,
     )
+    return engine.client.containers.get(name)
 
 
 def _engine_memory(engine: Engine) -> int:
