@@ -89,6 +89,8 @@ KERNEL_TREES = ("/proc", "/sys", "/dev")
 USABLE_TREES = ("/dev/shm",)  # noqa: S108  # a name that is compared, never used
 
 OPTION_LENGTH_MAX = 60
+POOL_PREFIX_LENGTH_MIN = {4: 20, 6: 64}
+"""Of a subnet that a user names in a pool that all share, by version of the protocol."""
 
 _SECURITY_RULES: tuple[tuple[str, str], ...] = (
     ("seccomp", "seccomp-unconfined"),
@@ -137,8 +139,12 @@ def subnet(value: object, bounds: Bounds) -> Iterable[Objection]:
         wanted = ip_network(value, strict=False) if isinstance(value, str) else None
     except ValueError:
         wanted = None
-    if wanted is None or not any(_within(wanted, one) for one in bounds.subnets):
+    if wanted is None or not any(_within(wanted, one) for one in (*bounds.subnets, *bounds.pools)):
         yield Objection("subnet", f"the subnet {value} is asked for")
+    elif wanted.prefixlen < POOL_PREFIX_LENGTH_MIN[wanted.version] and not any(
+        _within(wanted, one) for one in bounds.subnets
+    ):
+        yield Objection("subnet", f"so much of what all share is asked for: {value}")
 
 
 def _within(inner: IPv4Network | IPv6Network, outer: IPv4Network | IPv6Network) -> bool:

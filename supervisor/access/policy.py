@@ -63,26 +63,28 @@ class Bounds:
         port_first: First host port users may publish.
         hard_limits: Hard resource limit by ulimit name (``nofile``); one that is missing is unlimited.
         log_bytes_max: What may be kept of one container's output; ``log_bytes_default`` is a file's, if none is asked for.
-        subnets: Where the subnets that users name must lie.
+        pools: Where the subnets that users name may lie, if they leave room for others'.
+        subnets: Where they may lie, of any size.
     """
 
     port_first: int = 1_024
     hard_limits: Mapping[str, int] = attrs.field(factory=dict)
     log_bytes_max: int = 1_073_741_824
     log_bytes_default: int = 10_485_760
+    pools: tuple[IPv4Network | IPv6Network, ...] = ()
     subnets: tuple[IPv4Network | IPv6Network, ...] = ()
 
     @classmethod
     def of(cls, config: Config, hard_limits: Mapping[str, int]) -> Bounds:
         """The bounds the settings and the host give."""
         network = config.network
-        subnets = (network.pool, network.pool_ipv6, *network.user_subnets)
         return cls(
             port_first=network.port_first,
             hard_limits=hard_limits,
             log_bytes_max=config.runtime.log_bytes_asked_max,
             log_bytes_default=config.runtime.log_bytes_max,
-            subnets=tuple(map(ip_network, subnets)),
+            pools=(ip_network(network.pool), ip_network(network.pool_ipv6)),
+            subnets=tuple(map(ip_network, network.user_subnets)),
         )
 
 

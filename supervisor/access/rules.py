@@ -270,7 +270,7 @@ TABLE: Table = {
         **_free("ip_range", "gateway", "auxiliary"),
         "subnet": _bounded(
             "subnet",
-            "subnets of network.pool, network.pool_ipv6 and network.user_subnets, or none named",
+            "subnets of network.user_subnets, of network.pool from /20 and network.pool_ipv6 from /64 on, or none named",
             checks.subnet,
         ),
     },

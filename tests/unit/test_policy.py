@@ -64,6 +64,9 @@ REFUSED: list[tuple[Request, list[str]]] = [
     ),
     (NetworkRequest("lab", pools=(PoolRequest("192.0.2.0/24"),)), ["subnet"]),
     (NetworkRequest("lab", pools=(PoolRequest("10.208.0.0/11"),)), ["subnet"]),
+    (NetworkRequest("lab", pools=(PoolRequest("10.208.0.0/12"),)), ["subnet"]),
+    (NetworkRequest("lab", pools=(PoolRequest("10.208.0.0/19"),)), ["subnet"]),
+    (NetworkRequest("lab", pools=(PoolRequest("fdba:5e00::/63"),)), ["subnet"]),
     (NetworkRequest("lab", pools=(PoolRequest("x"),)), ["subnet"]),
     (
         NetworkRequest("lab", options={"com.docker.network.bridge.name": "br0"}),
