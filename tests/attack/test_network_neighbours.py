@@ -425,3 +425,60 @@ def test_names_are_of_ones_own_networks_whatever_the_hosts_firewall_takes_in(
         for user in (street.ada, street.bob):
             daemon.docker("rm", "-f", "look", user.name, user=user)
             daemon.docker("network", "rm", "lane", user=user)
+
+
+@pytest.mark.parametrize("length", [64, 12, 3])
+def test_anothers_network_does_not_exist(street: Street, length: int) -> None:
+    """By its id and the beginning of it: word for word what is said of one that nobody has (attacks.md 16, 17)."""
+    daemon, ada, bob = street.world.daemon, street.ada, street.bob
+    made = daemon.docker("network", "create", "private", user=ada).stdout.strip()
+    target, missing = made[:length], "f" * length
+    try:
+        for words in (
+            ("network", "inspect", "{}"),
+            ("network", "rm", "{}"),
+            ("network", "connect", "{}", "web"),
+            ("network", "disconnect", "{}", "web"),
+            ("run", "--rm", "--name", "x{}", "--network", "{}", "busybox", "true"),
+            ("ps", "-a", "--filter", "network={}"),
+            ("network", "ls", "--filter", "id={}"),
+            ("events", "--since", "0", "--until", "0s", "--filter", "network={}"),
+            ("create", "--name", "y{}", "--network", "{}", "busybox", "true"),
+        ):
+            told, unknown = (
+                daemon.docker(*(word.format(name) for word in words), user=bob, check=False)
+                for name in (target, missing)
+            )
+            assert told.returncode == unknown.returncode, words
+            assert told.stderr.replace(target, "X") == unknown.stderr.replace(missing, "X")
+            if words[0] != "create":  # which tells the id of what it made
+                assert told.stdout.replace(target, "X") == unknown.stdout.replace(missing, "X")
+        daemon.docker("network", "prune", "-f", user=bob)
+        assert daemon.docker("network", "inspect", "private", user=ada).returncode == 0
+    finally:
+        for user in (ada, bob):
+            made_ones = daemon.docker("ps", "-aqf", "status=created", user=user).stdout.split()
+            daemon.docker("rm", *made_ones, user=user, check=False)
+        daemon.docker("network", "rm", "private", user=ada)
+
+
+def test_one_who_makes_networks_without_end_leaves_others_theirs(street: Street) -> None:
+    daemon, ada, bob = street.world.daemon, street.ada, street.bob
+    made = [f"n{number}" for number in range(80)]
+    try:
+        ended = next(
+            number
+            for number, name in enumerate(made)
+            if daemon.docker("network", "create", name, user=bob, check=False).returncode
+        )
+        assert 0 < ended < len(made)
+        told = daemon.docker("network", "create", "more", user=bob, check=False)
+        assert "are allowed" in told.stderr
+        for subnet in ("10.208.0.0/12", "10.208.0.0/13", "0.0.0.0/0", f"{HOST}/30"):
+            wide = ("network", "create", "--subnet", subnet, "wide")
+            assert daemon.docker(*wide, user=ada, check=False).returncode
+        daemon.docker("network", "create", "mine", user=ada)
+        daemon.docker("run", "--rm", "--network", "mine", "busybox", "true", user=ada)
+    finally:
+        daemon.docker("network", "rm", *made, user=bob, check=False)
+        daemon.docker("network", "rm", "mine", user=ada, check=False)
