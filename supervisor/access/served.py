@@ -16,7 +16,6 @@ from supervisor.access.policy import TOLD_MAX, Action, Request, default_of, part
 from supervisor.access.requests import (
     BuildRequest,
     ContainerRequest,
-    EndpointRequest,
     MountRequest,
     NetworkRequest,
     VolumeRequest,
@@ -78,7 +77,7 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
             "only no-new-privileges, seccomp=unconfined, and seccomp= with a profile are",
         ),
         "cgroup_parent": (_other_than("caller"), "a name, or nothing"),
-        "links": (_never, "publish a port, or use one container"),
+        "links": (_never, "put both on a network of your own: links are served there"),
     },
     MountRequest: {
         "propagation": (
@@ -102,7 +101,6 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
         "ipam_options": (_never, "the default driver has none"),
         "options": (_network_options, "of the bridge driver's those that the policy lists are"),
     },
-    EndpointRequest: {"links": (_never, "use the name of the container itself")},
     VolumeRequest: {
         "driver": (_never, "the only driver is local"),
     },

@@ -9,13 +9,16 @@ for what is shown of these: an **endpoint** is a container's place on one networ
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 import attrs
 
+from supervisor.errors import InvalidArgument
+from supervisor.network.names import SHORT_ID_DIGITS
 from supervisor.network.publishing import BoundPort
 from supervisor.network.ruleset import Publication
 
@@ -23,6 +26,7 @@ Address = IPv4Address | IPv6Address
 Subnet = IPv4Network | IPv6Network
 
 DEFAULT_BRIDGE = "bridge"
+ID = re.compile(r"[0-9a-f]{64}")
 
 
 class Mode(StrEnum):
@@ -113,6 +117,21 @@ class Connection:
         """Those asked for."""
         four = (IPv4Address(self.ipv4_address),) if self.ipv4_address else ()
         return (*four, IPv6Address(self.ipv6_address)) if self.ipv6_address else four
+
+
+def linked(links: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """Links as they are asked for, ``name:alias`` or ``name``, as alias and name.
+
+    Raises:
+        InvalidArgument: One is neither; Docker's wording.
+    """
+    pairs = []
+    for text in links:
+        name, _, alias = text.partition(":")
+        if not name or ":" in alias:
+            raise InvalidArgument(f"bad format for links: {text[:80]}")
+        pairs.append((alias or name, name[:SHORT_ID_DIGITS] if ID.fullmatch(name) else name))
+    return tuple(pairs)
 
 
 @attrs.frozen

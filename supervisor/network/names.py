@@ -35,7 +35,8 @@ import attrs
 Address: TypeAlias = IPv4Address | IPv6Address
 Subnet: TypeAlias = IPv4Network | IPv6Network
 
-_SHORT_ID_DIGITS = 12
+SHORT_ID_DIGITS = 12
+"""What of its id is a name of a container."""
 
 
 @attrs.frozen
@@ -257,5 +258,5 @@ class Names:
 
 
 def _names(endpoint: NamedEndpoint) -> set[str]:
-    given = (endpoint.name, endpoint.container_id[:_SHORT_ID_DIGITS], *endpoint.aliases)
+    given = (endpoint.name, endpoint.container_id[:SHORT_ID_DIGITS], *endpoint.aliases)
     return {name.lower() for name in given if name}

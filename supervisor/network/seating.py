@@ -35,6 +35,7 @@ from supervisor.network.endpoints import (
     Network,
     Seat,
     Wire,
+    linked,
     publications,
     way_out,
 )
@@ -329,6 +330,7 @@ class Seats:
             ipv4=found[4],  # type: ignore[arg-type]  # of the pool of its kind
             ipv6=found.get(6),  # type: ignore[arg-type]  # likewise
             aliases=connection.aliases,
+            links=linked(connection.links),
         )
 
     def _next_number(self) -> int:

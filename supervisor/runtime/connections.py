@@ -15,7 +15,7 @@ import attrs
 
 from supervisor.errors import InvalidArgument, NotFound
 from supervisor.network.addresses import is_host
-from supervisor.network.endpoints import Connection, Network
+from supervisor.network.endpoints import Connection, Network, linked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,6 +138,7 @@ def _wished(bare: Connection, wished: EndpointRequest) -> Connection:
             raise InvalidArgument(f"invalid {kind.__name__}: {text[:80]}") from None
     if wished.mac_address and not MAC.fullmatch(wished.mac_address):
         raise InvalidArgument(f"invalid MAC address: {wished.mac_address[:40]}")
+    linked(wished.links)
     return attrs.evolve(
         bare,
         aliases=tuple(dict.fromkeys(wished.aliases)),

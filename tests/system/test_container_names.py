@@ -135,6 +135,20 @@ def test_a_container_on_two_networks_finds_both_and_a_default_one_what_it_joins(
     ada("rm", "-f", "far", "better")
 
 
+def test_a_link_is_the_word_of_one_container(ada: Ada) -> None:
+    database = ada("inspect", "-f", "{{.Id}}", "db")
+    ada.start(
+        "user", "--network", "back", "--link", "web:front-door", "--link", f"{database}:store"
+    )
+    assert ada.look_up("user", "front-door") == ada.address("web")
+    assert ada.look_up("user", "store") == ada.address("db")
+    assert ada.look_up("db", "front-door") != ada.address("web")
+    ada.start("later", "--network", "front")
+    ada("network", "connect", "--link", "db:base", "back", "later")
+    assert ada.look_up("later", "base") == ada.address("db")
+    ada("rm", "-f", "user", "later")
+
+
 def test_an_internal_network_has_its_names_and_no_others(ada: Ada) -> None:
     ada.start("in1", "--network", "inside")
     ada.start("in2", "--network", "inside")

@@ -29,6 +29,8 @@ CONTAINER_NAME = re.compile(r"/?([a-zA-Z0-9][a-zA-Z0-9_.-]+)")
 NAME_LENGTH_MAX = 255
 HEALTH_TESTS = ("NONE", "CMD", "CMD-SHELL")
 HEALTH_NS_MIN = 1_000_000
+BUILT_IN = frozenset({"default", "bridge", "host", "none"})
+SHARED_MODE = "container:"
 PLATFORM = re.compile(r"linux(/[a-z0-9_-]{1,32}){0,2}")
 
 
@@ -95,7 +97,7 @@ def _with_host(request: ContainerRequest, host: Fields) -> ContainerRequest:
         dns_options=host_shape.words(host, "DnsOptions"),
         extra_hosts=host_shape.extra_hosts(host),
         volumes_from=mount_shape.volumes_from(host),
-        links=host.texts("Links"),
+        links=_links(host, request.network_mode),
         init=host.flag("Init"),
         annotations=host.mapping("Annotations"),
     )
@@ -234,6 +236,13 @@ def _network_mode(top: Fields, host: Fields) -> str:
     if mode not in {"default", "none"}:
         top.fault("NetworkDisabled", "cannot be combined with HostConfig.NetworkMode")
     return "none"
+
+
+def _links(host: Fields, network_mode: str) -> tuple[str, ...]:
+    """Links on the default bridge. On a network somebody made those of the endpoint count, as in Docker."""
+    links = host.texts("Links")
+    by_name = network_mode not in BUILT_IN and not network_mode.startswith(SHARED_MODE)
+    return () if by_name else links
 
 
 def _endpoints(top: Fields, network_mode: str) -> tuple[EndpointRequest, ...]:
