@@ -60,7 +60,6 @@ class Containers:
         self._keepers: dict[str, Keeper] = {}
         self._names: defaultdict[int, dict[str, str]] = defaultdict(dict)
         self._execs = ExecIndex()
-        self._renaming = trio.Lock()
         self._household = Household(self._forget, trio.Event(), self._tend, self._partner)
 
     # --- finding -----------------------------------------------------------------------------------------------
@@ -231,7 +230,7 @@ class Containers:
 
     async def _rename(self, keeper: Keeper, name: str) -> None:
         """Done as a change, so that the names agree with what was written, whoever goes away meanwhile."""
-        async with self._renaming:
+        async with keeper.renaming:
             old = keeper.record.name
             self._reserve(attrs.evolve(keeper.record, name=name))
             try:

@@ -82,6 +82,7 @@ class Keeper:
         runs: Its runs.
         clients: Who is at its stdio.
         turn: Held by a change that excludes others.
+        renaming: Held by whoever gives it another name.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Keeper:
         self._changes = Changes(record.id)
         self._nursery: trio.Nursery | None = None
         self.turn = trio.Lock()
+        self.renaming = trio.Lock()
         self.clients = Clients(self.row, self.runs, session_paths(parts.run_root, record))
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

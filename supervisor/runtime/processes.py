@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import trio
 
 from supervisor import faults
+from supervisor.clock import NANOSECONDS_PER_SECOND, now_ns
 from supervisor.runtime.records import ProcessIdentity
 
 START_TICKS_FIELD = 22
@@ -31,6 +33,12 @@ def identify(pid: int, boot: str) -> ProcessIdentity | None:
     if after_comm[0] in {"Z", "X"}:
         return None
     return ProcessIdentity(pid, int(after_comm[START_TICKS_FIELD - FIELDS_BEFORE_COMM_ENDS]), boot)
+
+
+def began_ns(process: ProcessIdentity) -> int:
+    """When a process of this boot began, wall time, as exactly as the kernel's ticks tell."""
+    since_boot_ns = process.start_ticks * NANOSECONDS_PER_SECOND // os.sysconf("SC_CLK_TCK")
+    return now_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + since_boot_ns
 
 
 def open_process(process: ProcessIdentity, boot: str) -> int | None:

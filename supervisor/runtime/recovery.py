@@ -60,13 +60,13 @@ class Seen:
     Attributes:
         process_alive: The recorded process, and no other with its pid.
         runtime_state: The runtime's word for it; None if it knows none.
-        ended: conmon wrote an exit code.
+        ended_ns: When conmon wrote an exit code, wall time; 0 if it did not.
         traces: A session directory or a cgroup is there.
     """
 
     process_alive: bool = False
     runtime_state: str | None = None
-    ended: bool = False
+    ended_ns: int = 0
     traces: bool = False
 
 
@@ -82,7 +82,7 @@ def decide(status: Status, seen: Seen) -> Finding:
                 return (
                     Finding.CONFIRM_START if seen.runtime_state == "running" else Finding.UNDO_START
                 )
-            return Finding.CONFIRM_AND_END if seen.ended else Finding.UNDO_START
+            return Finding.CONFIRM_AND_END if seen.ended_ns else Finding.UNDO_START
         case Status.RUNNING | Status.PAUSED:
             return Finding.ADOPT if seen.process_alive else Finding.END
         case Status.REMOVING | Status.REMOVED:
@@ -96,44 +96,63 @@ async def recover(containers: Containers) -> None:
     parts = containers.parts
     ledger = Ledger(parts.database, parts.events)
     rows = await ledger.read()
-    found = {}
-    for record, state, _ in rows:
-        found[record.id] = decide(state.status, await _see(parts, record, state))
+    seen = {record.id: await _see(parts, record, state) for record, state, _ in rows}
+    found = {record.id: decide(state.status, seen[record.id]) for record, state, _ in rows}
     live = {
         key for key, finding in found.items() if finding in {Finding.ADOPT, Finding.CONFIRM_START}
     }
     idle = {key for key, finding in found.items() if finding is Finding.KEEP}
     await parts.store.snapshots.recover(found.keys(), idle)
     await parts.networks.recover(live)
-    for record, state, execs in rows:
+    left = [await _take_up(containers, found[row[0].id], row) for row in rows]
+    # What happened while nobody looked is told in the order in which it did.
+    for one in sorted(filter(None, left), key=lambda one: seen[one.keeper.record.id].ended_ns):
         try:
-            await _settle(containers, record, state, execs, found[record.id])
+            await _settle(containers, one)
         except BakehouseError as error:  # one container's trouble is no other's
-            log.warning("container %s is not recovered wholly: %s", record.name, error.message)
+            log.warning(
+                "container %s is not recovered wholly: %s", one.keeper.record.name, error.message
+            )
     await _sweep(parts, live)
     containers.recovered()
 
 
-async def _settle(
+@attrs.frozen
+class _Left:
+    """A container the daemon before left, with its keeper."""
+
+    keeper: Keeper
+    execs: Sequence[ExecRecord]
+    finding: Finding
+
+
+async def _take_up(
     containers: Containers,
-    record: ContainerRecord,
-    state: ContainerState,
-    execs: Sequence[ExecRecord],
     finding: Finding,
-) -> None:
+    row: tuple[ContainerRecord, ContainerState, Sequence[ExecRecord]],
+) -> _Left | None:
+    """Make a keeper; what was never wholly made is unmade."""
+    record, state, execs = row
+    if finding is not Finding.FORGET:
+        return _Left(await containers.adopt(record, state), execs, finding)
     parts = containers.parts
-    ledger = Ledger(parts.database, parts.events)
-    if finding is Finding.FORGET:
+    try:
         await dismantle(parts, record)
         await parts.store.volumes.release(record.id, remove_anonymous=True)
-        await ledger.delete(record, [])
-        return
-    keeper = await containers.adopt(record, state)
+        await Ledger(parts.database, parts.events).delete(record, [])
+    except BakehouseError as error:
+        log.warning("container %s is not unmade wholly: %s", record.name, error.message)
+    return None
+
+
+async def _settle(containers: Containers, left: _Left) -> None:
+    parts, keeper = containers.parts, left.keeper
+    ledger = Ledger(parts.database, parts.events)
     # Their ends first: the container's own takes away what tells of them.
-    if finding is not Finding.FINISH_REMOVAL:
-        for row in execs:
+    if left.finding is not Finding.FINISH_REMOVAL:
+        for row in left.execs:
             await _recover_exec(containers, ledger, keeper, row)
-    await _carry_out(finding, keeper)
+    await _carry_out(left.finding, keeper)
 
 
 async def _see(parts: Parts, record: ContainerRecord, state: ContainerState) -> Seen:
@@ -146,9 +165,10 @@ async def _see(parts: Parts, record: ContainerRecord, state: ContainerState) -> 
             process is not None and same_boot and identify(process.pid, parts.boot_id) == process
         )
         group = f"u{record.owner}/{record.id}"
+        ending = read_ending(session) if same_boot else None
         return Seen(
             process_alive=alive,
-            ended=same_boot and read_ending(session) is not None,
+            ended_ns=ending.time_ns if ending is not None else 0,
             traces=session.directory.exists() or parts.tree.cgroups.exists(group),
         )
 
@@ -178,7 +198,7 @@ async def _carry_out(finding: Finding, keeper: Keeper) -> None:
 async def _take_over(finding: Finding, keeper: Keeper) -> None:
     """A run that was left: adopt it, or tell its end."""
     if finding in {Finding.CONFIRM_START, Finding.CONFIRM_AND_END}:
-        await keeper.runs.confirm(now_ns())
+        await keeper.runs.confirm()
     if finding in {Finding.CONFIRM_START, Finding.ADOPT}:
         await _adopt(keeper)
     else:

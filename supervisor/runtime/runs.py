@@ -36,7 +36,7 @@ from supervisor.runtime.joining import Find, joined
 from supervisor.runtime.launch import launch, take_apart
 from supervisor.runtime.lines import Lines
 from supervisor.runtime.parts import Parts
-from supervisor.runtime.processes import open_process, send_signal, wait_end
+from supervisor.runtime.processes import began_ns, open_process, send_signal, wait_end
 from supervisor.runtime.records import ContainerState, ProcessIdentity
 from supervisor.runtime.restart import Backoff, Ended
 from supervisor.runtime.row import Row, Step
@@ -134,18 +134,22 @@ class Runs:
         await row.note(process=process)
         await self.waiting.connect(self._session.attach_socket)
         await parts.runtime.start(parts.spawner, row.record.id)
+        await self._started(process, now_ns())
+        self._nursery().start_soon(self._watch)
+        self._nursery().start_soon(self._accompany)
+        self._nursery().start_soon(self.waiting.connect_rest, self._session.attach_socket)
+
+    async def _started(self, process: ProcessIdentity, started_ns: int) -> None:
+        row = self._row
         await row.advance(
             Cause.STARTED,
             ContainerStart(pid=process.pid),
-            started_ns=now_ns(),
+            started_ns=started_ns,
             finished_ns=0,
             exit_code=0,
             oom_killed=False,
             health=begun(row.state.health) if plan_of(row.record.health, ()) else None,
         )
-        self._nursery().start_soon(self._watch)
-        self._nursery().start_soon(self._accompany)
-        self._nursery().start_soon(self.waiting.connect_rest, self._session.attach_socket)
 
     async def _accompany(self) -> None:
         with trio.CancelScope() as self._company:
@@ -261,11 +265,11 @@ class Runs:
             self._nursery().start_soon(self._accompany)
         return True
 
-    async def confirm(self, started_ns: int) -> None:
-        """A start that was cut off had come so far that the process ran."""
+    async def confirm(self) -> None:
+        """A start that was cut off had come so far that the process ran; when that was, its identity tells."""
         process = self._row.state.process
-        pid = process.pid if process else 0
-        await self._row.advance(Cause.STARTED, ContainerStart(pid=pid), started_ns=started_ns)
+        assert process is not None, "it was recorded before it ran"
+        await self._started(process, began_ns(process))
 
     def _hold(self, process: ProcessIdentity) -> bool:
         """Have a pidfd of the first process; False if it is gone."""

@@ -17,7 +17,7 @@ from tests.support.daemon import Daemon
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 SETTLE_SECONDS = 10.0
-COUNT = "i=0; while [ $i -lt 40 ]; do echo line$i; i=$((i+1)); sleep 0.05; done; exit 7"
+COUNT = "i=0; while [ $i -lt 40 ]; do echo line$i; i=$((i+1)); sleep 0.12; done; exit 7"
 WAIT = "until [ -e /go ]; do sleep 0.05; done; exit 5"
 
 

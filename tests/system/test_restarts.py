@@ -148,3 +148,34 @@ async def test_policies_at_a_daemons_start(root: Path) -> None:
         assert told[0].restart_after_ns > 0
         await until(lambda: again(made, died).state.backoff.count >= 1 and again(made, died).alive)
         await until(lambda: again(made, waiting).state.backoff.count > backoff.count)
+
+
+async def test_deaths_nobody_saw_are_told_in_their_order_with_their_times(root: Path) -> None:
+    async with engine(root, last=False) as made:
+        later = await made.run("sh", "-c", "sleep 0.6; exit 2")
+        sooner = await made.run("sh", "-c", "sleep 0.2; exit 1")
+        began_ns = {one.record.id: one.state.started_ns for one in (later, sooner)}
+    await trio.sleep(1)
+    async with engine(root) as made:
+        told = [(await deaths(made, one))[0] for one in (sooner, later)]
+        assert [data.exit_code for data in told] == [1, 2]
+        for one, data, seconds in ((sooner, told[0], 0.2), (later, told[1], 0.6)):
+            assert data.ended_ns == again(made, one).state.finished_ns
+            assert data.ended_ns - began_ns[one.record.id] == pytest.approx(
+                seconds * 1e9, abs=0.35e9
+            )
+        page = await made.parts.events.page(0, visible_to=None, limit=1_000)
+        order = [event.subject for event in page.events if event.type == "container.die"]
+        assert order == [sooner.record.id, later.record.id]
+
+
+async def test_a_start_cut_off_by_the_daemons_end_is_begun_anew(root: Path) -> None:
+    async with engine(root, last=False) as made:
+        keeper = await made.create("sleep", "60", restart=UNLESS_STOPPED)
+        other = await made.create("sleep", "60")
+        for one in (keeper, other):
+            keeper.nursery.start_soon(one.perform, one.start)
+        await until(lambda: keeper.state.status is other.state.status is Status.STARTING)
+    async with engine(root) as made:
+        assert again(made, other).state.status is Status.CREATED
+        await until(lambda: again(made, keeper).alive)
