@@ -147,6 +147,14 @@ def all_of(connection: sqlite3.Connection, owner: int) -> list[Image]:
     return [_image(row, layers[row["id"]], names[row["id"]]) for row in rows]
 
 
+def has_children(connection: sqlite3.Connection, image: Image) -> bool:
+    """Whether another image of the same namespace was built on it."""
+    row = connection.execute(
+        "SELECT 1 FROM image_owners WHERE owner = ? AND parent = ? LIMIT 1", (image.owner, image.id)
+    ).fetchone()
+    return row is not None
+
+
 def insert(
     connection: sqlite3.Connection,
     config_bytes: bytes,

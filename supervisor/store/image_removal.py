@@ -60,16 +60,19 @@ def check_by_name(image: Image, users: Sequence[User], name: Reference, *, force
     raise Conflict(message, hint="remove the container first, or use --force")
 
 
-def check_by_id(image: Image, users: Sequence[User], *, force: bool) -> None:
+def check_by_id(image: Image, users: Sequence[User], *, force: bool, children: bool) -> None:
     """By its id an image goes with all its names: by force if that is more than one repository, or a container has it.
 
     Raises:
-        Conflict: There is no force; or a running container has it, whatever the force.
+        Conflict: There is no force; or, whatever the force, another image was built on it or a running container has it.
     """
     unable = f"conflict: unable to delete {short_id(image.id)}"
     if len({name.repository for name in image.names}) > 1 and not force:
         message = f"{unable} (must be forced) - image is referenced in multiple repositories"
         raise Conflict(message)
+    if children:
+        message = f"{unable} (cannot be forced) - image has dependent child images"
+        raise Conflict(message, hint="remove the images that were built on it first")
     running = next((user.container[:12] for user in users if user.running), "")
     if running:
         message = (

@@ -56,6 +56,7 @@ class ImageFilter:
         before: Made before this image.
         since: Made after it.
         until_ns: Made before this time.
+        intermediate: Also those without a name that others were built on.
     """
 
     references: tuple[str, ...] = ()
@@ -65,6 +66,7 @@ class ImageFilter:
     before: str = ""
     since: str = ""
     until_ns: int = 0
+    intermediate: bool = False
 
 
 @attrs.frozen
@@ -124,7 +126,12 @@ class Images:
         chosen = wanted or ImageFilter()
         found = await self.database.read(lambda c: _all(c, scope_of(identity)))
         bounds = [await self._moment(identity, text) for text in (chosen.before, chosen.since)]
-        return [image for image in found if _matches(image, chosen, bounds[0], bounds[1])]
+        parents = set() if chosen.intermediate else {image.parent for image in found}
+        return [
+            image
+            for image in found
+            if (image.names or image.id not in parents) and _matches(image, chosen, *bounds)
+        ]
 
     async def history(self, image: Image) -> Sequence[HistoryEntry]:
         """How it was made, the last step first."""
@@ -258,25 +265,29 @@ class Images:
     # --- removing -----------------------------------------------------------------------------------------------
 
     async def remove(
-        self, identity: Identity, text: str, *, force: bool = False
+        self, identity: Identity, text: str, *, force: bool = False, parents: bool = True
     ) -> Sequence[Removed]:
-        """What ``docker rmi`` does: take a name away, and with the last one the image.
+        """What ``docker rmi`` does: take a name away, and with the last one the image, unless others were built on it.
 
         Args:
             identity: Who asks.
             text: A name, or an id, by which all names go.
             force: Also when a container that has ended uses it, or several repositories name it.
+            parents: Those it was built on go too, where they have no name and nothing else needs them.
 
         Raises:
             NotFound: It means none of theirs.
-            Conflict: A container uses it, or several repositories name it.
+            Conflict: A container uses it, several repositories name it, or others were built on it.
             PermissionDenied: It is shared, and they are no administrator.
         """
 
         def work(connection: sqlite3.Connection) -> list[Removed]:
             image = resolve_in(connection, scope_of(identity), text)
             image_removal.check_allowed(image, text, admin=identity.admin)
-            return [*self._remove_in(connection, identity, image, text, force=force)]
+            removed = [*self._remove_in(connection, identity, image, text, force=force)]
+            if parents and removed[-1].deleted:
+                removed += self._forget_parents(connection, identity, image)
+            return removed
 
         removed = await self.database.write(work)
         await self.layers.collect()
@@ -290,10 +301,14 @@ class Images:
 
         def work(connection: sqlite3.Connection) -> list[Removed]:
             removed: list[Removed] = []
-            for image in records.all_of(connection, identity.owner):
-                unused = not self._users(image)
-                if unused and _matches(image, chosen, 0, 0) and not (unnamed_only and image.names):
-                    removed += self._forget(connection, identity, image, image.names)
+            every = records.all_of(connection, identity.owner)
+            for image in sorted(every, key=lambda one: one.created_ns, reverse=True):
+                if self._users(image) or not _matches(image, chosen, 0, 0):
+                    continue
+                if records.has_children(connection, image):  # their own go before them, if they go
+                    removed += () if unnamed_only else self._unname(connection, identity, image)
+                elif not (unnamed_only and image.names):
+                    removed += self._forget(connection, identity, image)
             return removed
 
         removed = await self.database.write(work)
@@ -313,23 +328,35 @@ class Images:
         force: bool,
     ) -> Sequence[Removed]:
         users = self._users(image)
+        children = records.has_children(connection, image)
         name = image_removal.name_meant(image, text)
         if name is None:
-            image_removal.check_by_id(image, users, force=force)
-            return self._forget(connection, identity, image, image.names)
+            image_removal.check_by_id(image, users, force=force, children=children)
+            return self._forget(connection, identity, image)
         image_removal.check_by_name(image, users, name, force=force)
-        if len(image.names) == 1 and not any(user.running for user in users):
-            return self._forget(connection, identity, image, [name])
+        needed = children or any(user.running for user in users)
+        if len(image.names) == 1 and not needed:
+            return self._forget(connection, identity, image)
         return self._unname(connection, identity, image, [name])
 
-    def _forget(
-        self,
-        connection: sqlite3.Connection,
-        identity: Identity,
-        image: Image,
-        names: Iterable[Reference],
+    def _forget_parents(
+        self, connection: sqlite3.Connection, identity: Identity, image: Image
     ) -> Sequence[Removed]:
-        removed = self._unname(connection, identity, image, names)
+        """Those it was built on go, up to the first that has a name or is needed."""
+        removed: list[Removed] = []
+        parent = records.read(connection, image.owner, image.parent) if image.parent else None
+        while parent is not None:
+            if parent.names or self._users(parent) or records.has_children(connection, parent):
+                break
+            removed += self._forget(connection, identity, parent)
+            above = parent.parent
+            parent = records.read(connection, image.owner, above) if above else None
+        return removed
+
+    def _forget(
+        self, connection: sqlite3.Connection, identity: Identity, image: Image
+    ) -> Sequence[Removed]:
+        removed = self._unname(connection, identity, image)
         records.disown(connection, image.owner, image.id)
         self.record(connection, ImageDelete(), identity.owner, image.id, None)
         return [*removed, Removed(deleted=image.id)]
@@ -339,9 +366,10 @@ class Images:
         connection: sqlite3.Connection,
         identity: Identity,
         image: Image,
-        names: Iterable[Reference],
+        names: Iterable[Reference] | None = None,
     ) -> Sequence[Removed]:
-        gone = list(names)
+        """Take names away, or all of them."""
+        gone = list(image.names if names is None else names)
         records.unname(connection, image.owner, gone)
         for name in gone:
             data = ImageUntag(reference=name.familiar)

@@ -179,3 +179,24 @@ def test_a_recipe_beside_its_context(daemon: Daemon, two_users: People) -> None:
     path = "/build?t=beside&dockerfile=.named&dockerfile=FROM+busybox"
     made = ask(daemon, "POST", path, context, user=two_users.ada, kind="application/x-tar")
     assert b"Successfully tagged beside:latest" in made.body
+
+
+def test_images_that_others_were_built_on(client: docker.DockerClient) -> None:
+    """They lose their names, but stay, out of sight, until the last that was built on them is removed."""
+    below = built(client, "lab/below:1", "LABEL floor=0")
+    above, _ = client.images.build(
+        fileobj=io.BytesIO(b"FROM lab/below:1\nLABEL floor=1\n"), tag="lab/above:1"
+    )
+    short = below.removeprefix("sha256:")[:12]
+    dependent = rf"unable to delete {short} \(cannot be forced\) - image has dependent child images"
+    with pytest.raises(APIError, match=dependent):
+        client.images.remove(below, force=True)
+    assert client.api.remove_image("lab/below:1") == [{"Untagged": "lab/below:1"}]
+    assert below not in {image.id for image in client.images.list()}
+    assert below in {image.id for image in client.images.list(all=True)}
+    assert below not in {image.id for image in client.images.list(filters={"dangling": True})}
+    client.images.prune()
+    assert below in {image.id for image in client.images.list(all=True)}
+    gone = client.api.remove_image("lab/above:1")
+    assert gone == [{"Untagged": "lab/above:1"}, {"Deleted": above.id}, {"Deleted": below}]
+    assert below not in {image.id for image in client.images.list(all=True)}

@@ -44,7 +44,7 @@ async def listed_images(call: Call) -> list[JsonObject]:
 
 async def list_all(call: Call) -> Response:
     """``GET /images/json``."""
-    wanted = _wanted(call, *FILTERS)
+    wanted = attrs.evolve(_wanted(call, *FILTERS), intermediate=call.query.flag("all"))
     named = call.query.text("filter")  # before 1.41 also without the filters' JSON
     if named and call.version < NO_PLAIN_FILTER:
         wanted = attrs.evolve(wanted, references=(*wanted.references, named))
@@ -93,7 +93,10 @@ async def tag(call: Call) -> Response:
 async def remove(call: Call) -> Response:
     """``DELETE /images/{name}``."""
     removed = await call.services.store.images.remove(
-        call.identity, call["name"], force=call.query.flag("force")
+        call.identity,
+        call["name"],
+        force=call.query.flag("force"),
+        parents=not call.query.flag("noprune"),
     )
     return json_response(_removed(removed))
 
