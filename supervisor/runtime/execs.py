@@ -29,7 +29,7 @@ from supervisor.runtime.clients import RESIZE
 from supervisor.runtime.complaints import exec_failure
 from supervisor.runtime.conmon import SessionInputs, SessionPaths, control, open_session
 from supervisor.runtime.endings import await_ending, monitored, read_ending
-from supervisor.runtime.first_process import capabilities_of, container_user
+from supervisor.runtime.first_process import capabilities_of, mapped_user
 from supervisor.runtime.keeper import Keeper
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.lines import Lines
@@ -144,7 +144,7 @@ class Exec:
         root_fd = await mounts.open_in_mounts(parts.spawner, rootfs)
         try:
             user = await in_thread(
-                lambda: container_user(
+                lambda: mapped_user(
                     root_fd,
                     request.user or container.user,
                     owner,

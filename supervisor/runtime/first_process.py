@@ -28,10 +28,18 @@ def settle_in(root_fd: int, record: ContainerRecord, owner: Owner) -> ContainerU
     Raises:
         InvalidArgument: The image does not know the user, or the owner has no such ids.
     """
-    user = container_user(root_fd, record.user, owner, record.request.group_add)
-    check_mapped(user, owner)
+    user = mapped_user(root_fd, record.user, owner, record.request.group_add)
     make_working_directory(root_fd, record.working_dir, owner.id_map)
     return user
+
+
+def mapped_user(
+    root_fd: int, user: str, owner: Owner, group_add: Sequence[str] = ()
+) -> ContainerUser:
+    """See :func:`container_user` and :func:`check_mapped`."""
+    found = container_user(root_fd, user, owner, group_add)
+    check_mapped(found, owner)
+    return found
 
 
 def container_user(

@@ -243,3 +243,31 @@ def test_devices_are_for_administrators(ready: Daemon, two_users: People) -> Non
 )
 def test_what_is_no_device(ready: Daemon, options: tuple[str, ...], words: str) -> None:
     assert words in refused(ready, None, *options)
+
+
+def test_an_exec_says_who_and_where(ready: Daemon, who: User | None) -> None:
+    """User, groups, environment, directory, terminal, privileges; ids outside a user's range are the request's fault."""
+    ready.docker("run", "-d", "--name", "place", "--group-add", "77", "--cap-drop", "ALL", "busybox",
+                 "sleep", "600", user=who)  # fmt: skip
+    try:
+        execute = ("exec", "-u", "www:0", "-e", "A=1", "-w", "/tmp", "place", "sh", "-c")
+        seen = ready.docker(*execute, "id -u; id -g; id -G; pwd; echo $A", user=who).stdout
+        assert seen.split() == ["33", "0", "0", "77", "/tmp", "1"]
+        caps = "grep CapEff /proc/self/status"
+        assert (
+            ready.docker("exec", "place", "sh", "-c", caps, user=who).stdout.split()[1] == "0" * 16
+        )
+        most = ready.docker(
+            "exec", "--privileged", "place", "sh", "-c", caps, user=who, check=False
+        )
+        if who is None:
+            assert int(most.stdout.split()[1], 16) > 1 << 30
+        else:
+            assert "rule privileged" in most.stderr
+            far = ready.docker("exec", "-u", "70000", "place", "true", user=who, check=False)
+            assert "your containers have the ids 0 to 65535" in far.stderr
+        for user in ("nobody-here", "0:nobody-here"):
+            none = ready.docker("exec", "-u", user, "place", "true", user=who, check=False)
+            assert "no matching entries" in none.stderr
+    finally:
+        ready.docker("rm", "-f", "place", user=who)

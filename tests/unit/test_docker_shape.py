@@ -278,3 +278,35 @@ def test_volumes_and_filters() -> None:
     assert flag_filter(both, "missing") is None
     with pytest.raises(InvalidArgument, match="invalid filter"):
         filters(Query((("filters", '{"x":["y"]}'),)), "label")
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+HOST_FIELDS = words("""
+    AutoRemove Binds BlkioDeviceReadBps BlkioDeviceReadIOps BlkioDeviceWriteBps BlkioDeviceWriteIOps BlkioWeight
+    BlkioWeightDevice CapAdd CapDrop Capabilities Cgroup CgroupParent CgroupnsMode ConsoleSize ContainerIDFile CpuCount
+    CpuPercent CpuPeriod CpuQuota CpuRealtimePeriod CpuRealtimeRuntime CpuShares CpusetCpus CpusetMems DeviceCgroupRules
+    DeviceRequests Devices Dns DnsOptions DnsSearch ExtraHosts GroupAdd IOMaximumBandwidth IOMaximumIOps Init IpcMode
+    Isolation KernelMemory KernelMemoryTCP Links LogConfig MaskedPaths Memory MemoryReservation MemorySwap
+    MemorySwappiness Mounts NanoCpus NetworkMode OomKillDisable OomScoreAdj PidMode PidsLimit PortBindings Privileged
+    PublishAllPorts ReadonlyPaths ReadonlyRootfs RestartPolicy Runtime SecurityOpt ShmSize StorageOpt Sysctls Tmpfs UTSMode
+    Ulimits UsernsMode VolumeDriver VolumesFrom
+""")
+CONFIG_FIELDS = words("""
+    ArgsEscaped AttachStderr AttachStdin AttachStdout Cmd Domainname Entrypoint Env ExposedPorts Healthcheck Hostname
+    Labels MacAddress NetworkDisabled OnBuild OpenStdin Shell StdinOnce StopSignal StopTimeout Tty User Volumes WorkingDir
+""")
+
+
+@pytest.mark.parametrize("name", [*HOST_FIELDS, *CONFIG_FIELDS])
+def test_every_field_of_the_api_is_known(name: str) -> None:
+    """Read, refused by name, or without meaning on Linux: none is passed over."""
+    odd: JsonObject = {name: [["odd"]]}
+    body: JsonObject = {"Image": "i", **({"HostConfig": odd} if name in HOST_FIELDS else odd)}
+    try:
+        request = container_request(body, Query())
+    except InvalidArgument:
+        return
+    assert request.unknown_fields == ()
