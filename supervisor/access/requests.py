@@ -70,12 +70,16 @@ class MountRequest:
 
 @attrs.frozen(order=True)
 class PortRequest:
-    """One published port. ``host_port`` 0 lets us choose; ``host_address`` empty means all addresses."""
+    """One published port. ``host_port`` 0 lets us choose; ``host_address`` empty means all addresses.
+
+    With a ``host_port_last`` above ``host_port`` it is one of the ports from the one to the other.
+    """
 
     container_port: int
     protocol: str = "tcp"
     host_address: str = ""
     host_port: int = 0
+    host_port_last: int = 0
 
 
 @attrs.frozen
@@ -155,6 +159,7 @@ class EndpointRequest:
         aliases: Further names the container has there.
         ipv4_address: Empty for one that is chosen. Likewise ``ipv6_address`` and ``mac_address``.
         links: ``container:alias``: the container, as this one calls it.
+        driver_options: Kept for inspection; Docker's own are not served.
     """
 
     network: str
@@ -163,6 +168,7 @@ class EndpointRequest:
     ipv6_address: str = ""
     mac_address: str = ""
     links: tuple[str, ...] = ()
+    driver_options: Mapping[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen

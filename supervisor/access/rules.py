@@ -172,6 +172,9 @@ PORT: Mapping[str, Line] = {
     "host_port": _bounded(
         "low-port", "ports from network.port_first (1024), or 0 for any", checks.host_port
     ),
+    "host_port_last": _bounded(
+        "low-port", "ports from network.port_first (1024), or 0 for any", checks.host_port
+    ),
 }
 
 RESOURCES: Mapping[str, Line] = {
@@ -254,7 +257,7 @@ TABLE: Table = {
     },
     CommitRequest: _free("reference", "author", "comment", "pause", "changes", "config"),
     EndpointRequest: {
-        **_free("network", "aliases", "ipv4_address", "ipv6_address", "links"),
+        **_free("network", "aliases", "ipv4_address", "ipv6_address", "links", "driver_options"),
         "mac_address": _admin("address", "the address the daemon gives"),
     },
     NetworkRequest: {

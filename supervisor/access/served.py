@@ -60,6 +60,11 @@ def _network_options(value: object) -> bool:
     return all(name in NETWORK_OPTIONS for name in names if name.startswith("com.docker.network."))
 
 
+def _no_docker_options(value: object) -> bool:
+    names = value if isinstance(value, Mapping) else {}
+    return not any(name.startswith("com.docker.network.") for name in names)
+
+
 _SERVED: tuple[Served, str] = (_always, "")
 
 UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
@@ -100,6 +105,9 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
         "ipam_driver": (_never, "the only driver is default"),
         "ipam_options": (_never, "the default driver has none"),
         "options": (_network_options, "of the bridge driver's those that the policy lists are"),
+    },
+    EndpointRequest: {
+        "driver_options": (_no_docker_options, "the bridge driver has none for one container")
     },
     VolumeRequest: {
         "driver": (_never, "the only driver is local"),

@@ -111,6 +111,7 @@ class Connection:
     ipv6_address: str = ""
     mac_address: str = ""
     links: tuple[str, ...] = ()
+    driver_options: Mapping[str, str] = attrs.field(factory=dict)
 
     @property
     def addresses(self) -> tuple[Address, ...]:

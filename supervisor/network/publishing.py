@@ -187,12 +187,26 @@ def _hold_one(
     request: PortRequest, chooser: Chooser, taken_by: Callable[[str, str, int], str]
 ) -> Hold:
     wanted = _checked(request)
+    if request.host_port_last:
+        wished = range(wanted.host_port, request.host_port_last + 1)
+        return _hold_any(
+            wanted, wished, f"{wanted.host_port} to {request.host_port_last}", taken_by
+        )
     if wanted.host_port:
         try:
             return hold(wanted)
         except OSError as error:
             raise _refusal(wanted, error, taken_by) from error
-    for candidate in chooser.candidates():
+    return _hold_any(wanted, chooser.candidates(), f"{chooser.first} to {chooser.last}", taken_by)
+
+
+def _hold_any(
+    wanted: BoundPort,
+    candidates: Iterable[int],
+    which: str,
+    taken_by: Callable[[str, str, int], str],
+) -> Hold:
+    for candidate in candidates:
         try:
             return hold(attrs.evolve(wanted, host_port=candidate))
         except OSError as error:
@@ -200,7 +214,7 @@ def _hold_one(
                 raise _refusal(wanted, error, taken_by) from error
     raise ResourceExhausted(
         f"cannot publish port {wanted.container_port}/{wanted.protocol}: "
-        f"all ports from {chooser.first} to {chooser.last} are taken"
+        f"all ports from {which} are taken"
     )
 
 
@@ -234,7 +248,8 @@ def _refusal(
         case errno.EADDRINUSE:
             who = taken_by(port.protocol, port.host_address, port.host_port)
             return Conflict(
-                f"cannot publish port {number}{at}: it is taken {who}",
+                f"cannot publish port {number}{at}: it is taken {who}:"
+                f" Bind for {port.host_address}:{port.host_port} failed: port is already allocated",
                 "publish another port, or leave the host port out to have one chosen",
             )
         case errno.EADDRNOTAVAIL:

@@ -57,7 +57,7 @@ async def connect(keeper: Keeper, network: Network, wished: EndpointRequest) -> 
         networks.hold(record.id, [connection])
 
 
-async def disconnect(keeper: Keeper, network: Network, *, force: bool) -> None:
+async def disconnect(keeper: Keeper, network: Network) -> None:
     """The container is not on the network any more.
 
     Raises:
@@ -68,8 +68,6 @@ async def disconnect(keeper: Keeper, network: Network, *, force: bool) -> None:
         record = keeper.record
         connection = next((one for one in record.connections if network.id == one.network_id), None)
         if connection is None:
-            if force:
-                return
             _check_own(record)
             raise NotFound(f"container {record.id} is not connected to network {network.name}")
         networks = keeper.parts.networks
@@ -83,6 +81,22 @@ async def disconnect(keeper: Keeper, network: Network, *, force: bool) -> None:
             )
             await _refresh_files(keeper)
         networks.let_go(record.id, [connection])
+
+
+async def forget_network(keeper: Keeper, reference: str) -> None:
+    """The container is not to be connected any more to a network that has gone, by its name or id.
+
+    Raises:
+        NotFound: It was not; Docker's wording.
+    """
+    async with keeper.turn:
+        record = keeper.record
+        left = tuple(
+            one for one in record.connections if reference not in {one.name, one.network_id}
+        )
+        if left == record.connections:
+            raise NotFound(f"container {record.id} is not connected to the network {reference}")
+        await keeper.row.recast(attrs.evolve(record, connections=left))
 
 
 def _check_own(record: ContainerRecord) -> None:

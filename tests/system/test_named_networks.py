@@ -185,7 +185,8 @@ def test_a_container_is_connected_and_disconnected_while_it_runs(person: Person)
     assert "eth1" not in person("exec", "web", "ls", "/sys/class/net").split()
     told = person.refused("network", "disconnect", "back", "web")
     assert "is not connected to network back" in told
-    person("network", "disconnect", "-f", "back", "web")
+    told = person.refused("network", "disconnect", "-f", "back", "web")
+    assert "is not connected to network back" in told
 
 
 def test_a_container_that_does_not_run_is_connected_as_well(person: Person) -> None:
@@ -204,6 +205,12 @@ def test_a_container_that_does_not_run_is_connected_as_well(person: Person) -> N
     person("start", "web")
     assert set(person.networks_of("web")) == {"back"}
     assert "eth1" not in person("exec", "web", "ls", "/sys/class/net").split()
+    person("stop", "-t", "0", "web")
+    person("network", "rm", "back")
+    assert "network back not found" in person.refused("start", "web")
+    person("network", "disconnect", "-f", "back", "web")
+    person("network", "connect", "front", "web")
+    person("start", "web")
 
 
 def test_the_way_out_is_the_first_network_by_name_that_has_one(person: Person) -> None:

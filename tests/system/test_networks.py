@@ -322,11 +322,12 @@ async def test_a_taken_port_is_told_and_leaves_nothing(world: World) -> None:
     await world.seat("db", ANN, PortRequest(80, host_port=port), serves=False)
     again = PortRequest(80, host_port=port)
     with pytest.raises(
-        Conflict, match=f"^cannot publish port {port}/tcp: it is taken by container db$"
+        Conflict,
+        match=f"^cannot publish port {port}/tcp: it is taken by container db: Bind for 0.0.0.0:{port} failed: port is already allocated$",
     ):
         await world.networks.attach("1" * 64, "web", ANN, "bridge", [again], None)
     with pytest.raises(
-        Conflict, match=f"^cannot publish port {port}/tcp: it is taken on this host$"
+        Conflict, match=f"^cannot publish port {port}/tcp: it is taken on this host: Bind for"
     ):
         await world.networks.attach("2" * 64, "web", BEN, "bridge", [again], None)
     assert world.networks.sandbox("1" * 64) is None

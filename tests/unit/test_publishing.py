@@ -79,6 +79,14 @@ def test_anothers_service_is_never_taken_over(protocol: str) -> None:
             hold_all([PortRequest(80, protocol, "", port)], Chooser(52_000, 52_100), nobody)
 
 
+def test_one_of_a_range_is_taken_until_none_is_left() -> None:
+    wanted = PortRequest(80, host_port=52_200, host_port_last=52_201)
+    with held(wanted) as (one,), held(wanted) as (other,):
+        assert {one.port.host_port, other.port.host_port} == {52_200, 52_201}
+        with pytest.raises(ResourceExhausted, match="52200 to 52201"):
+            hold_all([wanted], Chooser(52_000, 52_100), nobody)
+
+
 def test_all_ports_are_held_or_none() -> None:
     first, second = free_port(), free_port()
     with held(PortRequest(80, host_port=second)):

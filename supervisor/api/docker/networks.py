@@ -19,10 +19,11 @@ from supervisor.api.docker.shape_network import (
 from supervisor.api.docker.times import parse_moment
 from supervisor.api.http import JsonObject, Response, empty_response, json_response
 from supervisor.clock import now_ns, rfc3339
-from supervisor.errors import Conflict, InvalidArgument
+from supervisor.errors import Conflict, InvalidArgument, NotFound
 from supervisor.network.endpoints import Network
 from supervisor.runtime.connecting import connect as connect_container
 from supervisor.runtime.connecting import disconnect as disconnect_container
+from supervisor.runtime.connecting import forget_network
 
 if TYPE_CHECKING:
     from supervisor.network.endpoints import AddressPool, Endpoint, NetworkView
@@ -47,7 +48,7 @@ def view(network: NetworkView, *, with_members: bool) -> JsonObject:
         "EnableIPv6": bool(record and record.ipv6),
         "IPAM": {
             "Driver": "default",
-            "Options": None if network.builtin else {},
+            "Options": None,
             "Config": [_pool(pool) for pool in record.pools] if record else [],
         },
         "Internal": bool(record and record.internal),
@@ -165,8 +166,16 @@ async def connect(call: Call) -> Response:
 async def disconnect(call: Call) -> Response:
     """``POST /networks/{id}/disconnect``."""
     container, force = disconnect_request(await call.json(), call["id"])
-    keeper, network = await _both(call, container)
-    await keeper.perform(lambda: disconnect_container(keeper, network, force=force))
+    try:
+        keeper, network = await _both(call, container)
+    except NotFound:
+        if not force:
+            raise
+        # A container that does not run may still be said to be on a network that has gone.
+        keeper, gone = call.services.containers.find(call.identity, container), call["id"]
+        await keeper.perform(lambda: forget_network(keeper, gone))
+        return empty_response(200)
+    await keeper.perform(lambda: disconnect_container(keeper, network))
     return empty_response(200)
 
 

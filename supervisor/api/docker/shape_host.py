@@ -312,6 +312,9 @@ def security_options(host: Fields) -> tuple[str, ...]:
     return tuple(found)
 
 
+_HOST_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
+
+
 def ports(host: Fields) -> tuple[PortRequest, ...]:
     """Published ports."""
     table = host.table("PortBindings")
@@ -320,27 +323,27 @@ def ports(host: Fields) -> tuple[PortRequest, ...]:
     for key in table:
         port = place.read(key, parse_port, key)
         for binding in place.children(key):
-            number = _host_port(binding)
+            first, last = _host_ports(binding)
             if port is not None:
-                found.append(PortRequest(port[0], port[1], binding.text("HostIp"), number))
+                found.append(PortRequest(*port, binding.text("HostIp"), first, last))
     return tuple(sorted(set(found)))
 
 
-def _host_port(binding: Fields) -> int:
+def _host_ports(binding: Fields) -> tuple[int, int]:
+    """One host port, or the first and the last of several of which one will do; 0 for any."""
     text = binding.text("HostPort")
     if not text:
-        return 0
-    if not (
-        text.isascii()
-        and text.isdigit()
-        and int(text[:9]) <= PORT_MAX
-        and len(text) <= len("65535")
-    ):
+        return 0, 0
+    match = _HOST_PORTS.fullmatch(text)
+    first, last = (int(match[1]), int(match[2] or 0)) if match else (PORT_MAX + 1, 0)
+    if max(first, last) > PORT_MAX or 0 < last < first:
         binding.fault(
-            "HostPort", f"is {text[:40]!r}, which is no port", "a number up to 65535, or nothing"
+            "HostPort",
+            f"is {text[:40]!r}, which is no port",
+            "a number up to 65535, two with - between, or nothing",
         )
-        return 0
-    return int(text)
+        return 0, 0
+    return first, last if last > first else 0
 
 
 def exposed_ports(names: Sequence[str], fields: Fields) -> tuple[str, ...]:

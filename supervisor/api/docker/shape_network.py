@@ -9,7 +9,7 @@ from supervisor.access.requests import EndpointRequest, NetworkRequest, PoolRequ
 from supervisor.api.docker.fields import Fields, check
 from supervisor.api.http import JsonObject
 
-NETWORK_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+NETWORK_NAME = re.compile(r"(?=.*\S)[^/\x00-\x1f\x7f]+")
 NAME_LENGTH_MAX = 255
 _FROM_DAEMON = (
     "EndpointID", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen", "IPAddress", "IPPrefixLen",
@@ -27,7 +27,7 @@ def network_request(body: JsonObject) -> NetworkRequest:
     top = Fields(body, "", faults)
     name = top.text("Name")
     if not NETWORK_NAME.fullmatch(name) or len(name) > NAME_LENGTH_MAX:
-        top.fault("Name", f"is {name[:80]!r}", "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+        top.fault("Name", f"is {name[:80]!r}", "letters and others, without / and line ends")
     top.known("CheckDuplicate", "EnableIPv4")
     top.refuse({"ConfigOnly": (), "Scope": ("local",)})
     top.child("ConfigFrom").refuse({"Network": ()})
@@ -104,7 +104,7 @@ def endpoint_request(endpoint: Fields, network: str) -> EndpointRequest:
     """Docker's ``EndpointSettings``; what the daemon itself says in them means nothing here."""
     addresses = endpoint.child("IPAMConfig")
     addresses.refuse({"LinkLocalIPs": ()})
-    endpoint.refuse({"DriverOpts": (), "GwPriority": ()})
+    endpoint.refuse({"GwPriority": ()})
     endpoint.known(*_FROM_DAEMON)
     return EndpointRequest(
         network=network,
@@ -113,4 +113,5 @@ def endpoint_request(endpoint: Fields, network: str) -> EndpointRequest:
         ipv6_address=addresses.text("IPv6Address"),
         mac_address=endpoint.text("MacAddress"),
         links=endpoint.texts("Links"),
+        driver_options=endpoint.mapping("DriverOpts"),
     )

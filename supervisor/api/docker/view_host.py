@@ -10,6 +10,7 @@ from supervisor.access.requests import (
     MountForm,
     MountKind,
     MountRequest,
+    PortRequest,
     Resources,
 )
 from supervisor.api.http import JsonObject
@@ -131,10 +132,17 @@ def _port_bindings(request: ContainerRequest) -> dict[str, list[JsonObject]]:
     for port in request.ports:
         binding: JsonObject = {
             "HostIp": port.host_address,
-            "HostPort": str(port.host_port) if port.host_port else "",
+            "HostPort": _host_port(port),
         }
         found.setdefault(f"{port.container_port}/{port.protocol}", []).append(binding)
     return found
+
+
+def _host_port(port: PortRequest) -> str:
+    first, last = port.host_port, port.host_port_last
+    if last:
+        return f"{first}-{last}"
+    return str(first) if first else ""
 
 
 def _mount(mount: MountRequest) -> JsonObject:

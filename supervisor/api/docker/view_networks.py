@@ -76,7 +76,7 @@ def _settings(
         "GlobalIPv6Address": endpoint.ipv6_address if endpoint else "",
         "GlobalIPv6PrefixLen": endpoint.ipv6_prefix_length if endpoint else 0,
         "MacAddress": endpoint.mac if endpoint else wished.mac_address if wished else "",
-        "DriverOpts": None,
+        "DriverOpts": dict(wished.driver_options) or None if wished else None,
     }
 
 
