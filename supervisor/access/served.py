@@ -16,6 +16,7 @@ from supervisor.access.policy import TOLD_MAX, Action, Request, default_of, part
 from supervisor.access.requests import (
     BuildRequest,
     ContainerRequest,
+    EndpointRequest,
     MountRequest,
     NetworkRequest,
     VolumeRequest,
@@ -101,7 +102,6 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
     },
     NetworkRequest: {
         "ingress": (_never, "there is no swarm"),
-        "enable_ipv6": (_never, "use IPv4"),
         "ipam_driver": (_never, "the only driver is default"),
         "ipam_options": (_never, "the default driver has none"),
         "options": (_network_options, "of the bridge driver's those that the policy lists are"),

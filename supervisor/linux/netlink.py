@@ -243,7 +243,13 @@ def no_default_route(family: socket.AddressFamily) -> Request:
     message = rtmsg()
     message["family"] = family
     message["table"] = _TABLE_MAIN
-    return _request("have no default route", _DELROUTE, 0, message, errno.ESRCH)
+    fine = (
+        errno.ESRCH,
+        errno.ENOENT,
+        errno.EAFNOSUPPORT,
+        errno.EOPNOTSUPP,
+    )  # none there, or no such kind
+    return _request("have no default route", _DELROUTE, 0, message, *fine)
 
 
 def _family(ip: IPv4Address | IPv6Address) -> socket.AddressFamily:

@@ -27,7 +27,12 @@ from supervisor.network.addresses import mac_of
 from supervisor.network.dns import NameServer
 from supervisor.network.endpoints import Network
 from supervisor.network.names import NamedNetwork
-from supervisor.network.neighbours import Neighbours, allow_forwarding, set_up_interface
+from supervisor.network.neighbours import (
+    Neighbours,
+    allow_forwarding,
+    allow_forwarding_ipv6,
+    set_up_interface,
+)
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +168,9 @@ class Bridges:
         await self.links.batch([netlink.bridge(name, mac_of(network.ipv4.gateway), mtu)])
         index = await self.links.index(name)
         assert index is not None
-        await set_up_interface(name)
+        await set_up_interface(name, ipv6=network.ipv6 is not None)
+        if network.ipv6 is not None and await allow_forwarding_ipv6():
+            log.warning("switched on IPv6 forwarding, which networks with IPv6 need")
         await self.links.batch(
             [
                 *(
@@ -194,7 +201,9 @@ class Bridges:
 
     async def _fill_table(self, networks: list[Network]) -> None:
         bridges = [self._filtered(network) for network in networks]
-        await self.filter.apply(ruleset.whole(self.table, bridges, sorted(self.publications)))
+        await self.filter.apply(
+            ruleset.whole(self.table, bridges, sorted(self.publications, key=str))
+        )
 
     def _serve_names(self, network: Network, name: str) -> None:
         subnets = tuple(pool.subnet for pool in network.pools)
@@ -219,6 +228,8 @@ class Bridges:
     def _filtered(self, network: Network) -> ruleset.Bridge:
         chosen = options.read(network.options)
         assert isinstance(network.ipv4.subnet, IPv4Network)
+        subnet_ipv6 = None if network.ipv6 is None else network.ipv6.subnet
+        assert not isinstance(subnet_ipv6, IPv4Network)
         return ruleset.Bridge(
             self.link_name(network),
             network.ipv4.subnet,
@@ -226,4 +237,5 @@ class Bridges:
             internal=network.internal,
             within=chosen.within,
             hidden=chosen.hidden,
+            subnet_ipv6=subnet_ipv6,
         )

@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 
 import attrs
@@ -191,16 +191,17 @@ def publications(ports: Sequence[BoundPort], wire: Wire | None) -> list[Publicat
     """What the packet filter has to map so that the ports lead to the wire."""
     if wire is None:
         return []
-    return [
-        Publication(
-            port.protocol,
-            IPv4Address(port.host_address),
-            port.host_port,
-            wire.ipv4,
-            port.container_port,
-        )
-        for port in ports
-    ]
+    found = []
+    for port in ports:
+        host_address = ip_address(port.host_address)
+        address = wire.ipv4 if isinstance(host_address, IPv4Address) else wire.ipv6
+        if address is not None:  # published on IPv6 while the way out spoke it
+            found.append(
+                Publication(
+                    port.protocol, host_address, port.host_port, address, port.container_port
+                )
+            )
+    return found
 
 
 def way_out(wires: Sequence[Wire], networks: Mapping[int, Network]) -> Wire | None:

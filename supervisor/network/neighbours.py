@@ -23,6 +23,7 @@ from supervisor.tasks import in_thread
 
 CHAIN = "DOCKER-USER"
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+FORWARDING_IPV6 = Path("/proc/sys/net/ipv6/conf")
 
 _WAIT_SECONDS = "5"
 _DOCKER_BRIDGES = ("docker0", "br-+")
@@ -139,13 +140,36 @@ async def allow_forwarding() -> bool:
     return await in_thread(switch)
 
 
-async def set_up_interface(name: str) -> None:
-    """Let packets from 127.0.0.1 be mapped to what is behind a bridge of ours, and keep IPv6 off it."""
+async def allow_forwarding_ipv6() -> bool:
+    """The kernel forwards IPv6; whether it took us to switch it on.
+
+    A host that forwards takes no router's word any more, and would lose its own way out: the links that did are told to
+    go on doing so (``accept_ra`` 2, Documentation/networking/ip-sysctl.rst).
+    """
+
+    def switch() -> bool:
+        everywhere = FORWARDING_IPV6 / "all" / "forwarding"
+        if everywhere.read_text().strip() == "1":
+            return False
+        for link in FORWARDING_IPV6.iterdir():
+            accepts = link / "accept_ra"
+            if link.name != "all" and accepts.read_text().strip() == "1":
+                accepts.write_text("2")
+        everywhere.write_text("1")
+        return True
+
+    return await in_thread(switch)
+
+
+async def set_up_interface(name: str, *, ipv6: bool = False) -> None:
+    """Let packets from 127.0.0.1 be mapped to what is behind a bridge of ours; keep IPv6 off it, or containers' routers."""
 
     def write() -> None:
         for setting, value in (
             (f"ipv4/conf/{name}/route_localnet", "1"),
-            (f"ipv6/conf/{name}/disable_ipv6", "1"),
+            (f"ipv6/conf/{name}/accept_ra", "0"),
+            (f"ipv6/conf/{name}/accept_redirects", "0"),
+            (f"ipv6/conf/{name}/disable_ipv6", str(int(not ipv6))),
         ):
             path = Path("/proc/sys/net", setting)
             if path.exists():  # no IPv6 in this kernel: none to keep off

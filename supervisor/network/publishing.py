@@ -15,8 +15,8 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterable
-from ipaddress import AddressValueError, IPv4Address
+from collections.abc import Callable, Iterable, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import attrs
 
@@ -26,7 +26,8 @@ from supervisor.errors import BakehouseError, Conflict, InvalidArgument, Resourc
 log = logging.getLogger(__name__)
 
 PROTOCOLS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
-ANYWHERE = IPv4Address(0)
+ANYWHERE, ANYWHERE_IPV6 = IPv4Address(0), IPv6Address(0)
+_NAMED = {"": str(ANYWHERE), "localhost": "127.0.0.1"}
 _PORT_MAX = 65_535
 
 _NOT_HERE = "that is not an address of this host"
@@ -108,6 +109,8 @@ def hold_all(
     chooser: Chooser,
     taken_by: Callable[[str, str, int], str],
     host_address: str = "",
+    *,
+    ipv6: bool = False,
 ) -> list[Hold]:
     """Hold every port asked for, or none.
 
@@ -116,6 +119,7 @@ def hold_all(
         chooser: For those without a host port.
         taken_by: Who has (protocol, address, port), in the words of the message.
         host_address: For those without one; empty for every address.
+        ipv6: The container has an IPv6 address, which they can lead to.
 
     Raises:
         Conflict: A port is taken.
@@ -127,7 +131,7 @@ def hold_all(
         for request in dict.fromkeys(requests):
             at = request.host_address or host_address
             placed = attrs.evolve(request, host_address=at)
-            holds.append(_hold_one(placed, chooser, taken_by))
+            holds += _hold_one(placed, chooser, taken_by, ipv6=ipv6)
     except BaseException:
         for hold in holds:
             hold.release()
@@ -141,8 +145,12 @@ def hold(port: BoundPort) -> Hold:
     Raises:
         OSError: As bind(2) has it: ``EADDRINUSE`` when it is taken.
     """
-    sock = socket.socket(socket.AF_INET, PROTOCOLS[port.protocol] | socket.SOCK_CLOEXEC)
+    ipv6 = ":" in port.host_address
+    family = socket.AF_INET6 if ipv6 else socket.AF_INET
+    sock = socket.socket(family, PROTOCOLS[port.protocol] | socket.SOCK_CLOEXEC)
     try:
+        if ipv6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if port.protocol == "tcp":
             _bind_stream(sock, (port.host_address, port.host_port))
         else:
@@ -167,7 +175,9 @@ def hold_again(ports: Iterable[BoundPort]) -> list[Hold]:
 
 def overlap(one: str, other: str) -> bool:
     """Whether two host addresses have an address in common."""
-    return one == other or str(ANYWHERE) in {one, other}
+    one_, other_ = ip_address(one), ip_address(other)
+    same_kind = one_.version == other_.version
+    return one == other or (same_kind and (one_.is_unspecified or other_.is_unspecified))
 
 
 def _bind_stream(sock: socket.socket, place: tuple[str, int]) -> None:
@@ -184,42 +194,48 @@ def _bind_stream(sock: socket.socket, place: tuple[str, int]) -> None:
 
 
 def _hold_one(
-    request: PortRequest, chooser: Chooser, taken_by: Callable[[str, str, int], str]
-) -> Hold:
-    wanted = _checked(request)
-    if request.host_port_last:
-        wished = range(wanted.host_port, request.host_port_last + 1)
-        return _hold_any(
-            wanted, wished, f"{wanted.host_port} to {request.host_port_last}", taken_by
-        )
-    if wanted.host_port:
-        try:
-            return hold(wanted)
-        except OSError as error:
-            raise _refusal(wanted, error, taken_by) from error
-    return _hold_any(wanted, chooser.candidates(), f"{chooser.first} to {chooser.last}", taken_by)
-
-
-def _hold_any(
-    wanted: BoundPort,
-    candidates: Iterable[int],
-    which: str,
+    request: PortRequest,
+    chooser: Chooser,
     taken_by: Callable[[str, str, int], str],
-) -> Hold:
+    *,
+    ipv6: bool,
+) -> list[Hold]:
+    """The same port on every address it is to be published on."""
+    wanted = _checked(request, ipv6=ipv6)
+    if request.host_port and not request.host_port_last:
+        return _hold_at(wanted, request.host_port, taken_by)
+    candidates, which = chooser.candidates(), f"{chooser.first} to {chooser.last}"
+    if request.host_port_last:
+        candidates = range(request.host_port, request.host_port_last + 1)
+        which = f"{request.host_port} to {request.host_port_last}"
     for candidate in candidates:
         try:
-            return hold(attrs.evolve(wanted, host_port=candidate))
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise _refusal(wanted, error, taken_by) from error
+            return _hold_at(wanted, candidate, taken_by)
+        except Conflict:
+            continue
     raise ResourceExhausted(
-        f"cannot publish port {wanted.container_port}/{wanted.protocol}: "
+        f"cannot publish port {request.container_port}/{request.protocol}: "
         f"all ports from {which} are taken"
     )
 
 
-def _checked(request: PortRequest) -> BoundPort:
-    """The request with its address as a number.
+def _hold_at(
+    wanted: Sequence[BoundPort], number: int, taken_by: Callable[[str, str, int], str]
+) -> list[Hold]:
+    holds: list[Hold] = []
+    for one in wanted:
+        port = attrs.evolve(one, host_port=number)
+        try:
+            holds.append(hold(port))
+        except OSError as error:
+            for held in holds:
+                held.release()
+            raise _refusal(port, error, taken_by) from error
+    return holds
+
+
+def _checked(request: PortRequest, *, ipv6: bool) -> list[BoundPort]:
+    """The request with its addresses as numbers: every one of the host's is two, where the container speaks IPv6.
 
     Raises:
         InvalidArgument: Its protocol or address makes no sense.
@@ -229,21 +245,36 @@ def _checked(request: PortRequest) -> BoundPort:
         raise InvalidArgument(f"{what}: only tcp and udp can be published")
     if not 0 < request.container_port <= _PORT_MAX or not 0 <= request.host_port <= _PORT_MAX:
         raise InvalidArgument(f"{what}: ports are 1 to 65535")
-    named = {"": "0.0.0.0", "localhost": "127.0.0.1", "::": "0.0.0.0"}.get(  # noqa: S104  # what was asked for
-        request.host_address, request.host_address
-    )
+    given = _NAMED.get(request.host_address, request.host_address)
     try:
-        address = IPv4Address(named)
-    except AddressValueError:
-        raise InvalidArgument(f"{what} on {named!r}: that is not an IPv4 address") from None
-    return BoundPort(request.container_port, request.protocol, str(address), request.host_port)
+        address = ip_address(given)
+    except ValueError:
+        raise InvalidArgument(f"{what} on {given!r}: that is not an IP address") from None
+    if isinstance(address, IPv6Address) and not ipv6:
+        if not address.is_unspecified:
+            raise InvalidArgument(
+                f"{what} on {given}: the container has no IPv6 address",
+                "put it on a network with IPv6, or publish on an IPv4 address",
+            )
+        address = ANYWHERE
+    places = [str(address)]
+    if ipv6 and not request.host_address:
+        places.append(str(ANYWHERE_IPV6))
+    return [
+        BoundPort(request.container_port, request.protocol, place, request.host_port)
+        for place in places
+    ]
 
 
 def _refusal(
     port: BoundPort, error: OSError, taken_by: Callable[[str, str, int], str]
 ) -> BakehouseError:
     number = f"{port.host_port or port.container_port}/{port.protocol}"
-    at = "" if port.host_address == str(ANYWHERE) else f" on {port.host_address}"
+    at = (
+        ""
+        if port.host_address in {str(ANYWHERE), str(ANYWHERE_IPV6)}
+        else f" on {port.host_address}"
+    )
     match error.errno:
         case errno.EADDRINUSE:
             who = taken_by(port.protocol, port.host_address, port.host_port)

@@ -7,7 +7,8 @@ What the table does, and why each rule is there:
 
 * ``guard`` looks at what a container sends before anything else does. It must come from an address behind its bridge
   (no spoofing), may not go to 127.0.0.0/8 (``route_localnet`` would let it reach the host's loopback services), and is
-  IPv4: containers are given no IPv6 address, so what they send there is link-local mischief.
+  IPv4 where the network has no IPv6: what is sent there is link-local mischief. Where it has, neighbours are asked for
+  from the unspecified address too.
 * ``arriving`` and ``sent_here`` map published ports, for packets to an address of the host. The first leaves 127.0.0.0/8
   alone: it runs before the kernel refuses such packets from a wire, so a neighbour could reach ports published on
   loopback only.
@@ -27,7 +28,7 @@ at the thousandth. An ``accept`` here does not overrule a drop in anybody else's
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import attrs
 
@@ -37,26 +38,34 @@ _CHAINS = """
 		iifname @bridges jump from_container
 	}
 	chain from_container {
-		meta nfproto ipv6 drop
+		meta nfproto ipv6 iifname != @speaking_ipv6 drop
+		ip6 saddr :: icmpv6 type nd-neighbor-solicit accept
 		ip daddr 127.0.0.0/8 drop
 		fib saddr . iif oif 0 drop
 	}
 	chain arriving {
 		type nat hook prerouting priority dstnat; policy accept;
 		ip daddr 127.0.0.0/8 return
-		fib daddr type local dnat ip to meta l4proto . ip daddr . th dport map @published_at
-		fib daddr type local dnat ip to meta l4proto . th dport map @published_anywhere
+		fib daddr type local jump published
 	}
 	chain sent_here {
 		type nat hook output priority -100; policy accept;
-		fib daddr type local dnat ip to meta l4proto . ip daddr . th dport map @published_at
-		fib daddr type local dnat ip to meta l4proto . th dport map @published_anywhere
+		fib daddr type local jump published
+	}
+	chain published {
+		ip6 daddr ::1 return
+		meta nfproto ipv4 dnat ip to meta l4proto . ip daddr . th dport map @published_at
+		meta nfproto ipv4 dnat ip to meta l4proto . th dport map @published_anywhere
+		meta nfproto ipv6 dnat ip6 to meta l4proto . ip6 daddr . th dport map @published_ipv6_at
+		meta nfproto ipv6 dnat ip6 to meta l4proto . th dport map @published_ipv6_anywhere
 	}
 	chain leaving {
 		type nat hook postrouting priority srcnat; policy accept;
 		oifname @bridges ip saddr 127.0.0.0/8 masquerade
 		oifname @bridges ip saddr @subnets ct status dnat masquerade
 		oifname != @bridges ip saddr @hidden masquerade
+		oifname @bridges ip6 saddr @subnets_ipv6 ct status dnat masquerade
+		oifname != @bridges ip6 saddr @hidden_ipv6 masquerade
 	}
 	chain forward {
 		type filter hook forward priority filter; policy accept;
@@ -75,8 +84,10 @@ _CHAINS = """
 	}
 	chain input {
 		type filter hook input priority filter; policy accept;
+		iifname @internal icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
 		iifname @internal fib daddr . iif type != local drop
 		iifname @bridges ip daddr @subnets fib daddr . iif type != local drop
+		iifname @bridges ip6 daddr @subnets_ipv6 fib daddr . iif type != local drop
 	}
 	chain output {
 		type filter hook output priority filter; policy accept;
@@ -96,8 +107,11 @@ _SETS = (
     ("set", "within", "type ifname . ifname"),
     ("set", "people", "type ifname . uid"),
     ("set", "internal", "type ifname"),
+    ("set", "speaking_ipv6", "type ifname"),
     ("set", "subnets", "type ipv4_addr; flags interval"),
     ("set", "hidden", "type ipv4_addr; flags interval"),
+    ("set", "subnets_ipv6", "type ipv6_addr; flags interval"),
+    ("set", "hidden_ipv6", "type ipv6_addr; flags interval"),
     (
         "map",
         "published_at",
@@ -107,6 +121,16 @@ _SETS = (
         "map",
         "published_anywhere",
         "type inet_proto . inet_service : ipv4_addr . inet_service",
+    ),
+    (
+        "map",
+        "published_ipv6_at",
+        "type inet_proto . ipv6_addr . inet_service : ipv6_addr . inet_service",
+    ),
+    (
+        "map",
+        "published_ipv6_anywhere",
+        "type inet_proto . inet_service : ipv6_addr . inet_service",
     ),
 )
 
@@ -120,6 +144,7 @@ class Bridge:
         internal: Without a way out.
         within: Its containers may speak to each other.
         hidden: What they send out gets the host's address.
+        subnet_ipv6: None where it has no IPv6.
     """
 
     name: str
@@ -128,16 +153,20 @@ class Bridge:
     internal: bool = False
     within: bool = True
     hidden: bool = True
+    subnet_ipv6: IPv6Network | None = None
 
 
-@attrs.frozen(order=True)
+@attrs.frozen
 class Publication:
-    """A published port. ``host_address`` 0.0.0.0 stands for every address of the host."""
+    """A published port. ``host_address`` 0.0.0.0 or :: stands for every address of the host of its kind.
+
+    Both addresses are of one kind.
+    """
 
     protocol: str
-    host_address: IPv4Address
+    host_address: IPv4Address | IPv6Address
     host_port: int
-    address: IPv4Address
+    address: IPv4Address | IPv6Address
     port: int
 
 
@@ -189,22 +218,27 @@ def unpublish(table: str, publications: Iterable[Publication]) -> str:
 
 def _of(bridge: Bridge) -> list[tuple[str, str]]:
     quoted = f'"{bridge.name}"'
+    hidden, speaking = bridge.hidden and not bridge.internal, bridge.subnet_ipv6 is not None
     elements = (
         (True, "bridges", quoted),
         (bridge.within, "within", f"{quoted} . {quoted}"),
         (True, "people", f"{quoted} . {bridge.owner}"),
         (bridge.internal, "internal", quoted),
         (True, "subnets", str(bridge.subnet)),
-        (bridge.hidden and not bridge.internal, "hidden", str(bridge.subnet)),
+        (hidden, "hidden", str(bridge.subnet)),
+        (speaking, "speaking_ipv6", quoted),
+        (speaking, "subnets_ipv6", str(bridge.subnet_ipv6)),
+        (speaking and hidden, "hidden_ipv6", str(bridge.subnet_ipv6)),
     )
     return [(name, element) for wanted, name, element in elements if wanted]
 
 
 def _map_of(publication: Publication) -> str:
-    anywhere = publication.host_address == IPv4Address(0)
-    return "published_anywhere" if anywhere else "published_at"
+    kind = "published_ipv6" if isinstance(publication.host_address, IPv6Address) else "published"
+    return f"{kind}_anywhere" if publication.host_address.is_unspecified else f"{kind}_at"
 
 
 def _key(publication: Publication) -> str:
-    at = "" if publication.host_address == IPv4Address(0) else f" . {publication.host_address}"
+    address = publication.host_address
+    at = "" if address.is_unspecified else f" . {address}"
     return f"{publication.protocol}{at} . {publication.host_port}"

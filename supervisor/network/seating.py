@@ -349,7 +349,11 @@ class Seats:
         network = self.registry.numbered[out.network]
         host_address = options.read(network.options).host_address
         place.holds = hold_all(
-            place.asked, self.chooser, self.holders.told_to(place.seat.owner), host_address
+            place.asked,
+            self.chooser,
+            self.holders.told_to(place.seat.owner),
+            host_address,
+            ipv6=out.ipv6 is not None,
         )
         place.seat = attrs.evolve(place.seat, ports=tuple(held.port for held in place.holds))
         self._note_ports(place.seat)

@@ -25,10 +25,12 @@ from supervisor.errors import (
     NotFound,
     PermissionDenied,
     ResourceExhausted,
+    Unavailable,
 )
 from supervisor.network import options, rows
 from supervisor.network.addresses import OVERLAP, free_subnet, gateway_of, named_pool, overlaps
 from supervisor.network.endpoints import DEFAULT_BRIDGE, AddressPool, Mode, Network, Subnet
+from supervisor.network.neighbours import FORWARDING_IPV6
 from supervisor.network.registry import PREDEFINED
 from supervisor.tasks import finish_within
 
@@ -154,6 +156,10 @@ class Subnets:
                 f"operation is not permitted on predefined {request.name} network "
             )
         options.read(request.options)
+        if request.enable_ipv6 and not FORWARDING_IPV6.exists():
+            raise Unavailable(
+                f"cannot create network {request.name}: this host has no IPv6", "leave out --ipv6"
+            )
         versions = [_version(pool.subnet) for pool in request.pools]
         if len(versions) != len(set(versions)):
             raise InvalidArgument(

@@ -18,6 +18,8 @@ from supervisor.linux.spawner import Spawner
 from supervisor.network import options
 from supervisor.network.endpoints import Network, Wire
 
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
 
 @attrs.frozen
 class Line:
@@ -96,5 +98,11 @@ def _addresses(line: Line, index: int) -> list[Request]:
 async def _routes(inside: Netlink, out: Line | None) -> list[Request]:
     index = None if out is None else await inside.index(out.wire.interface)
     if out is None or index is None:  # a container may take its own interface away
-        return [netlink.no_default_route(socket.AF_INET)]
-    return [netlink.default_route(pool.gateway, index) for pool in out.network.pools]
+        return [netlink.no_default_route(family) for family in _FAMILIES.values()]
+    routes = [netlink.default_route(pool.gateway, index) for pool in out.network.pools]
+    spoken = {pool.subnet.version for pool in out.network.pools}
+    return routes + [
+        netlink.no_default_route(family)
+        for version, family in _FAMILIES.items()
+        if version not in spoken
+    ]

@@ -128,8 +128,6 @@ def connection_to(network: Network, wished: EndpointRequest | None) -> Connectio
 
 
 def _wished(bare: Connection, wished: EndpointRequest) -> Connection:
-    if any(not link.partition(":")[0] for link in wished.links):
-        raise InvalidArgument(f"invalid link: {wished.links[0][:80]!r} names no container")
     for text, kind in (
         (wished.ipv4_address, ipaddress.IPv4Address),
         (wished.ipv6_address, ipaddress.IPv6Address),

@@ -52,7 +52,7 @@ class Person:
 
     def ask(self, container: str, host: str, port: int = 8080) -> str:
         """What a server says to a container; empty when it is not reached. A static program looks up no names."""
-        if not host[0].isdigit() or "." not in host:
+        if host[0] != "[" and (not host[0].isdigit() or "." not in host):
             host = next(iter(self.resolves(container, host)), "192.0.2.1")
         argv = ("exec", container, "timeout", "1", "wget", "-qO-", f"http://{host}:{port}/")
         return self.daemon.docker(*argv, user=self.user, check=False).stdout.strip()
@@ -404,3 +404,37 @@ def test_people_have_networks_of_their_own(engine: Daemon, two_users: People) ->
     finally:
         clear(ada)
         clear(bob)
+
+
+def test_a_network_with_ipv6_speaks_it_inside_outside_and_through_published_ports(
+    person: Person,
+) -> None:
+    subnets = ("--subnet", "10.211.9.0/24", "--subnet", "fdba:5e00:9::/64")
+    person("network", "create", "--ipv6", *subnets, "six")
+    config = person.inspect("network", "inspect", "six")["IPAM"]["Config"]
+    assert [one["Gateway"] for one in config] == ["10.211.9.1", "fdba:5e00:9::1"]
+    person("network", "create", "--ipv6", "chosen")
+    chosen = person.inspect("network", "inspect", "chosen")
+    assert chosen["EnableIPv6"]
+    assert chosen["IPAM"]["Config"][1]["Subnet"].startswith("fdb")
+    person("network", "create", "four")
+    person.serve("web", "--network", "six", "--ip6", "fdba:5e00:9::77", "-p", "8080")
+    person.serve("two", "--network", "six")
+    person.serve("far", "--network", "chosen")
+    person.serve("old", "--network", "four")
+    shown = person.networks_of("web")["six"]
+    assert shown["GlobalIPv6Address"] == "fdba:5e00:9::77"
+    assert (shown["GlobalIPv6PrefixLen"], shown["IPv6Gateway"]) == (64, "fdba:5e00:9::1")
+    assert "fdba:5e00:9::77\tweb" in person("exec", "web", "cat", "/etc/hosts")
+    assert person.ask("two", "[fdba:5e00:9::77]") == "web"
+    assert person.ask("far", "[fdba:5e00:9::77]") == ""
+    ports = {line.rpartition(":") for line in person("port", "web", "8080/tcp").splitlines()}
+    (number,) = {port for _, _, port in ports}
+    assert {address for address, _, _ in ports} == {"0.0.0.0", "[::]"}
+    for asker, address in (("far", "fdba:5e00:9::1"), ("two", "fdba:5e00:9::1")):
+        assert person.ask(asker, f"[{address}]", int(number)) == "web", asker
+    asked = ["curl", "-sS", "-m", "2", f"http://[fdba:5e00:9::1]:{number}/"]
+    assert person.daemon.run(asked).stdout.strip() == "web"
+    assert person.ask("old", "[fdba:5e00:9::1]", int(number)) == ""
+    person("network", "connect", "four", "two")
+    assert person.ask("two", "[fdba:5e00:9::77]") == "web"

@@ -116,7 +116,7 @@ def test_ports_are_chosen_around_what_is_taken_until_none_is_left() -> None:
     [
         (PortRequest(80, "sctp", "", 0), "only tcp and udp"),
         (PortRequest(80, "tcp", "203.0.113.7", 8080), "not an address of this host"),
-        (PortRequest(80, "tcp", "example", 8080), "not an IPv4 address"),
+        (PortRequest(80, "tcp", "example", 8080), "not an IP address"),
         (PortRequest(0, "tcp", "", 8080), "1 to 65535"),
     ],
 )

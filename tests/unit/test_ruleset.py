@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
@@ -14,13 +14,20 @@ from supervisor.network.ruleset import Bridge, Publication
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "ruleset.nft"
 ANN = Bridge("bh-1", IPv4Network("10.208.0.0/24"), 1000)
-BEN = Bridge("bh-2", IPv4Network("10.208.1.0/24"), 1001)
+BEN = Bridge(
+    "bh-2",
+    IPv4Network("10.208.1.0/24"),
+    1001,
+    subnet_ipv6=IPv6Network("fdba:5e00:0:1::/64"),
+)
+INSIDE = Bridge("bh-3", IPv4Network("10.208.2.0/24"), 1001, internal=True, within=False)
 WEB = Publication("tcp", IPv4Address("0.0.0.0"), 8080, IPv4Address("10.208.0.2"), 80)
+WEB6 = Publication("tcp", IPv6Address("::"), 8080, IPv6Address("fdba:5e00:0:1::2"), 80)
 NAMES = Publication("udp", IPv4Address("127.0.0.1"), 5353, IPv4Address("10.208.1.2"), 53)
 
 
 def test_the_whole_table_reads_as_reviewed() -> None:
-    assert ruleset.whole("bakehouse", [ANN, BEN], [NAMES, WEB]) == GOLDEN.read_text()
+    assert ruleset.whole("bakehouse", [ANN, BEN, INSIDE], [NAMES, WEB, WEB6]) == GOLDEN.read_text()
 
 
 def test_a_port_on_every_address_is_looked_up_by_protocol_and_port_alone() -> None:
@@ -44,7 +51,7 @@ def test_taking_back_a_port_works_when_it_is_not_there() -> None:
 
 def test_an_owner_or_port_adds_no_rule() -> None:
     none = ruleset.whole("t", [], [])
-    some = ruleset.whole("t", [ANN, BEN], [WEB, NAMES])
+    some = ruleset.whole("t", [ANN, BEN, INSIDE], [WEB, NAMES, WEB6])
     added = some.removeprefix(none).splitlines()
     assert some.startswith(none)
     assert all(line.startswith("add element ") for line in added)
@@ -57,12 +64,14 @@ async def test_nft_takes_every_script_again_and_again() -> None:
         try:
             for _ in range(2):
                 await nft.apply(ruleset.whole(table, [ANN], [WEB]))
-                await nft.apply(ruleset.enter(table, BEN))
-                await nft.apply(ruleset.enter(table, BEN))
+                for bridge in (BEN, INSIDE, BEN):
+                    await nft.apply(ruleset.enter(table, bridge))
                 for _ in range(2):
-                    await nft.apply(ruleset.publish(table, [NAMES]))
+                    await nft.apply(ruleset.publish(table, [NAMES, WEB6]))
                 for _ in range(2):
-                    await nft.apply(ruleset.unpublish(table, [NAMES, WEB]))
+                    await nft.apply(ruleset.unpublish(table, [NAMES, WEB, WEB6]))
+                for bridge in (BEN, INSIDE, BEN):
+                    await nft.apply(ruleset.leave(table, bridge))
         finally:
             for _ in range(2):
                 await nft.apply(ruleset.gone(table))
