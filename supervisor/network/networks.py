@@ -42,7 +42,8 @@ from supervisor.network.neighbours import CHAIN, Neighbours
 from supervisor.network.occupancy import Occupancy
 from supervisor.network.publishing import BoundPort, Chooser
 from supervisor.network.registry import Builtin, Registry
-from supervisor.network.seating import UNDO_SECONDS, Also, Seats
+from supervisor.network.seat_ledger import Also
+from supervisor.network.seating import UNDO_SECONDS, Seats
 from supervisor.network.subnets import Subnets
 from supervisor.tasks import finish_within, in_thread
 

@@ -14,8 +14,7 @@ Rules:
 from __future__ import annotations
 
 import logging
-import sqlite3
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +22,6 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from protocol.events import NetworkConnect, NetworkDisconnect
 from supervisor.errors import Conflict, NotFound
 from supervisor.linux import mounts
 from supervisor.network import doors, options, rows, wiring
@@ -41,7 +39,7 @@ from supervisor.network.endpoints import (
 )
 from supervisor.network.names import NamedEndpoint, Names
 from supervisor.network.publishing import Chooser, Hold, PortHolders, hold_all
-from supervisor.network.registry import DRIVERS
+from supervisor.network.seat_ledger import Also, SeatLedger
 from supervisor.tasks import finish_within
 
 if TYPE_CHECKING:
@@ -57,9 +55,6 @@ if TYPE_CHECKING:
     from supervisor.network.subnets import Subnets
 
 UNDO_SECONDS = 10.0
-
-Also = Callable[[sqlite3.Connection], None]
-"""Written in the same transaction."""
 
 _LINKS_MAX = 0xFFFFFF
 """Six hex digits fit behind the prefix of a link's name."""
@@ -105,6 +100,10 @@ class Seats:
     _turns: dict[str, tuple[trio.Lock, list[None]]] = attrs.field(factory=dict)
     _numbers: set[int] = attrs.field(factory=set)
     _last_number: int = 0
+
+    @property
+    def _ledger(self) -> SeatLedger:
+        return SeatLedger(self.events, self.registry)
 
     @property
     def pins(self) -> Path:
@@ -197,7 +196,7 @@ class Seats:
                 await self._make(place, connections, user_pin)
                 place.recorded = True
                 made = place.seat
-                await self.database.write(lambda connection: self._record(connection, made))
+                await self.database.write(lambda connection: self._ledger.record(connection, made))
             except BaseException:
                 with finish_within(UNDO_SECONDS):
                     await self._leave(place)
@@ -232,7 +231,7 @@ class Seats:
                 await self._lead(place, self.out_of(before))
                 with finish_within(UNDO_SECONDS):
                     await self.database.write(
-                        lambda connected: self._rewrite(
+                        lambda connected: self._ledger.rewrite(
                             connected, place.seat, also, wired, joined=True
                         )
                     )
@@ -258,7 +257,7 @@ class Seats:
             with finish_within(UNDO_SECONDS):
                 await self._cut(place, wired)
                 await self.database.write(
-                    lambda connected: self._rewrite(
+                    lambda connected: self._ledger.rewrite(
                         connected, place.seat, also, wired, joined=False
                     )
                 )
@@ -435,7 +434,7 @@ class Seats:
             for wired in seat.wires:
                 self._end(wired)
         if place.recorded:
-            await self.database.write(lambda connection: self._forget(connection, seat))
+            await self.database.write(lambda connection: self._ledger.forget(connection, seat))
         for wired in seat.wires:
             self._is_off(seat, wired)
         del self.places[seat.container_id]
@@ -443,61 +442,3 @@ class Seats:
     async def unpin(self, pin: Path) -> None:
         """No network namespace is pinned there."""
         await mounts.unpin(self.spawner, pin)
-
-    def _record(self, connection: sqlite3.Connection, seat: Seat) -> None:
-        rows.store_seat(connection, seat)
-        for name, driver, subject, address in self._places_of(seat):
-            data = NetworkConnect(container=seat.container_id, address=address)
-            self._tell(connection, data, seat, (name, driver, subject))
-
-    def _forget(self, connection: sqlite3.Connection, seat: Seat) -> None:
-        if rows.remove_seat(connection, seat.container_id):
-            for name, driver, subject, _ in self._places_of(seat):
-                data = NetworkDisconnect(container=seat.container_id)
-                self._tell(connection, data, seat, (name, driver, subject))
-
-    def _rewrite(
-        self,
-        connection: sqlite3.Connection,
-        seat: Seat,
-        also: Also,
-        wired: Wire,
-        *,
-        joined: bool,
-    ) -> None:
-        rows.store_seat(connection, seat)
-        also(connection)
-        network = self.registry.numbered[wired.network]
-        data = (
-            NetworkConnect(container=seat.container_id, address=str(wired.ipv4))
-            if joined
-            else NetworkDisconnect(container=seat.container_id)
-        )
-        self._tell(connection, data, seat, (network.name, "bridge", network.id))
-
-    def _places_of(self, seat: Seat) -> list[tuple[str, str, str, str]]:
-        """Name, driver and id of each network a seat is on, and its address there."""
-        if seat.mode in {Mode.HOST, Mode.NONE}:
-            mode = seat.mode
-            return [(mode.value, DRIVERS[mode], self.registry.id_of(seat.owner, mode), "")]
-        networks = self.registry.numbered
-        return [
-            (networks[one.network].name, "bridge", networks[one.network].id, str(one.ipv4))
-            for one in seat.wires
-        ]
-
-    def _tell(
-        self,
-        connection: sqlite3.Connection,
-        data: NetworkConnect | NetworkDisconnect,
-        seat: Seat,
-        where: tuple[str, str, str],
-    ) -> None:
-        name, driver, subject = where
-        self.events.record(
-            connection,
-            data,
-            owner=seat.owner,
-            subject=subject,
-            attributes={"container": seat.container_id, "name": name, "type": driver},
-        )

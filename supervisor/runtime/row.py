@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from protocol.events import EventData
-from supervisor.network.seating import Also
+from supervisor.network.seat_ledger import Also
 from supervisor.runtime.ledger import Ledger
 from supervisor.runtime.records import ContainerRecord, ContainerState
 from supervisor.runtime.status import Cause, advance
