@@ -128,9 +128,11 @@ def recorded(operation: Operation, scene: Scene) -> list[Passage]:
     renew(scene.daemon)
     scene.faults.record()
     operation.act(subject)
-    after(operation, subject).becomes(operation.status)
+    then = after(operation, subject)
+    then.becomes(operation.status)
     time.sleep(QUIET_SECONDS)
     passages = scene.faults.off()
+    operation.right(then)
     clear(subject)
     assert settled(lambda: disagreements(scene.daemon)) == []
     return [passage for passage in passages if not passage.name.partition(" ")[2].startswith(ASIDE)]
@@ -188,7 +190,9 @@ def killed_at(
         assert settled(lambda: disagreements(daemon)) == []
         if died:
             operation.act(subject)
-        after(operation, subject).becomes(operation.status)
+        then = after(operation, subject)
+        then.becomes(operation.status)
+        operation.right(then)
         assert settled(lambda: disagreements(daemon)) == []
         assert str(scene.bystander.state["Pid"]) == scene.bystander_pid
         clear(subject)

@@ -17,6 +17,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import docker
+
 from tests.support.daemon import Daemon
 
 SETTLE_SECONDS = 20.0
@@ -37,7 +39,10 @@ def disagreements(daemon: Daemon) -> list[str]:
     """What the daemon says of its containers held against the kernel; empty when they agree."""
     with contextlib.closing(daemon.client()) as client:
         containers = client.api.containers(all=True)
-        inspected = [client.api.inspect_container(one["Id"]) for one in containers]
+        try:
+            inspected = [client.api.inspect_container(one["Id"]) for one in containers]
+        except docker.errors.NotFound:
+            return ["a container goes just now"]
     running = [one for one in inspected if one["State"]["Running"]]
     alive = {one["Id"]: one["State"]["Pid"] for one in running}
     told = [
