@@ -79,8 +79,10 @@ def theirs(daemon: Daemon, two_users: People) -> Iterator[Theirs]:
         daemon.import_busybox(user=person)
     secret = ("import", "-c", "LABEL secret=yes", "-", "secret-image")
     daemon.docker(*secret, user=ada, input_=busybox_tar())
+    daemon.docker("network", "create", "secret-net", user=ada)
     web = Subject(daemon, ada, "secret-web")
     run(web)
+    daemon.docker("network", "connect", "secret-net", "secret-web", user=ada)
     run(Subject(daemon, bob, "own"))
     made = web.call("POST", "/containers/secret-web/exec", {"Cmd": ["sleep", "600"]}, fine={201})
     assert isinstance(made.json, dict)
@@ -90,7 +92,7 @@ def theirs(daemon: Daemon, two_users: People) -> Iterator[Theirs]:
         return daemon.docker(*what, "--format", "{{.Id}}", user=ada).stdout.strip()
 
     container, image = id_of("inspect", "secret-web"), id_of("inspect", "secret-image")
-    network = id_of("network", "inspect", "bridge")
+    network = id_of("network", "inspect", "secret-net")
     hex_of_image = image.removeprefix("sha256:")
     state = web.state
     yield Theirs(
@@ -104,14 +106,14 @@ def theirs(daemon: Daemon, two_users: People) -> Iterator[Theirs]:
                 "secret-image:latest",
                 "secret-image",
             ),
-            "network": (network, network[:12]),
+            "network": (network, network[:12], "secret-net"),
             "volume": ("secret-web-data",),
         },
         state,
     )
     assert web.state == state, "the container was disturbed"
     assert id_of("inspect", "secret-image") == image
-    assert id_of("network", "inspect", "bridge") == network
+    assert id_of("network", "inspect", "secret-net") == network
     seen = web.call("GET", f"/exec/{made.json['Id']}/json", fine={200}).json
     assert isinstance(seen, dict)
     assert seen["Running"]
@@ -187,7 +189,7 @@ def test_nothing_stands_on_another_persons(
 
     def answers(reference: str) -> list[tuple[int, str]]:
         path, (_, body) = "/v1.41/containers", REFERRING[way](reference)
-        made = ask(daemon, "POST", f"{path}/create", body, user=two_users.bob)
+        made = ask(daemon, "POST", f"{path}/create?name=refers", body, user=two_users.bob)
         if made.status != 201:
             return [told(made, reference)]
         assert isinstance(made.json, dict)
@@ -250,6 +252,7 @@ def test_a_prune_takes_ones_own(
     ada, bob = two_users.ada, two_users.bob
     daemon.docker("create", "--name", f"unused-{noun}", "busybox", "true", user=ada)
     daemon.docker("volume", "create", f"unused-{noun}", user=ada)
+    daemon.docker("network", "create", f"unused-{noun}", user=ada)
     before = everything(daemon, ada)
     for filters in ({}, {"all": ["1"]}, {"dangling": ["0"]}, {"label!": ["x"]}):
         asked = quote(json.dumps(filters))
@@ -257,6 +260,7 @@ def test_a_prune_takes_ones_own(
     assert everything(daemon, ada) == before
     daemon.docker("rm", f"unused-{noun}", user=ada)
     daemon.docker("volume", "rm", f"unused-{noun}", user=ada)
+    daemon.docker("network", "rm", f"unused-{noun}", user=ada)
     daemon.import_busybox(user=bob)
     assert theirs.called
 

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.root, pytest.mark.slow]
 CYCLES = int(os.environ.get("BAKEHOUSE_CHURN", "40"))
 AT_ONCE = 4
 WARM_CYCLES = 12
-NETWORK = "bridge"
+NETWORK = "churning"
 LEARNING_BYTES_MAX = 24_000_000
 """What a young daemon may come to need: its recent events, its database's pages, its allocator's arenas."""
 GROWTH_BYTES_MAX = 4_000_000
@@ -130,6 +130,7 @@ def test_nothing_grows(daemon: Daemon, two_users: People) -> None:
     faulthandler.cancel_dump_traceback_later()  # in full it takes minutes
     ada = two_users.ada
     daemon.import_busybox(user=ada)
+    daemon.docker("network", "create", NETWORK, user=ada)
     churn(daemon, ada, WARM_CYCLES)
     before, at_first = settled_holdings(daemon), Weight.of(daemon)
     seconds = churn(daemon, ada, CYCLES // 2)

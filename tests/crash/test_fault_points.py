@@ -26,7 +26,15 @@ from tests.support.daemon import Daemon, new_daemon
 from tests.support.faults import Faults, Passage
 from tests.support.holdings import beyond, disagreements, holdings, settled
 from tests.support.lives import broken_lives, gaps, told
-from tests.support.operations import OPERATIONS, Operation, Subject, remove, run
+from tests.support.operations import (
+    OPERATIONS,
+    Operation,
+    Subject,
+    remove,
+    remove_network,
+    remove_volume,
+    run,
+)
 from tests.support.zygote import Zygote
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -97,10 +105,11 @@ def scene(two_users: People) -> Iterator[Scene]:
 
 
 def clear(subject: Subject) -> None:
-    """Nobody is left of this name, nor the volume made for it."""
+    """Nobody is left of this name, nor the volume and the network made for it."""
     for name in (subject.name, f"{subject.name}-renamed"):
         remove(attrs.evolve(subject, name=name))
-    subject.call("DELETE", f"/volumes/{subject.name}-data", fine={204, 404})
+    remove_volume(subject)
+    remove_network(subject)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)

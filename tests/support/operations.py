@@ -231,6 +231,72 @@ def fall(subject: Subject) -> None:
         time.sleep(0.02)
 
 
+def make_network(subject: Subject) -> None:
+    body = {"Name": f"{subject.name}-net", "CheckDuplicate": True}
+    subject.call("POST", "/networks/create", body, fine={201, 409})
+
+
+def has_network(subject: Subject) -> None:
+    subject.call("GET", f"/networks/{subject.name}-net", fine={200})
+
+
+def remove_network(subject: Subject) -> None:
+    subject.call("DELETE", f"/networks/{subject.name}-net", fine={204, 404})
+
+
+def has_no_network(subject: Subject) -> None:
+    subject.call("GET", f"/networks/{subject.name}-net", fine={404})
+
+
+def beside_network(subject: Subject) -> None:
+    make_network(subject)
+    run(subject)
+
+
+def connect(subject: Subject) -> None:
+    body = {"Container": subject.name, "EndpointConfig": {"Aliases": ["alias"]}}
+    answer = subject.call("POST", f"/networks/{subject.name}-net/connect", body, fine={200, 403})
+    assert answer.status == 200 or "already exists" in answer.message
+
+
+def connected(subject: Subject) -> None:
+    """It has the link inside, and says so."""
+    assert networks_of(subject) == {"bridge", f"{subject.name}-net"}
+    assert "eth1" in links_in(subject)
+
+
+def on_two(subject: Subject) -> None:
+    beside_network(subject)
+    connect(subject)
+
+
+def disconnect(subject: Subject) -> None:
+    body = {"Container": subject.name}
+    answer = subject.call(
+        "POST", f"/networks/{subject.name}-net/disconnect", body, fine={200, 403, 404, 500}
+    )
+    assert answer.status == 200 or "is not connected" in answer.message
+
+
+def disconnected(subject: Subject) -> None:
+    assert networks_of(subject) == {"bridge"}
+    assert "eth1" not in links_in(subject)
+
+
+def networks_of(subject: Subject) -> set[str]:
+    seen = subject.look()
+    assert seen is not None
+    settings = seen["NetworkSettings"]
+    assert isinstance(settings, dict)
+    return set(settings["Networks"])
+
+
+def links_in(subject: Subject) -> str:
+    return subject.daemon.docker(
+        "exec", subject.name, "ls", "/sys/class/net", user=subject.owner
+    ).stdout
+
+
 def make_volume(subject: Subject) -> None:
     subject.call("POST", "/volumes/create", {"Name": f"{subject.name}-data"}, fine={201})
 
@@ -324,6 +390,38 @@ OPERATIONS = (
     ),
     Operation("update", run, update, "running", right=updated, least=(f"{COMMIT}.write",)),
     Operation("copy in", run, copy_in, "running", right=copied, least=("spawner *",)),
+    Operation(
+        "make a network",
+        nothing,
+        make_network,
+        "gone",
+        right=has_network,
+        least=("commit network*",),
+    ),
+    Operation(
+        "remove a network",
+        make_network,
+        remove_network,
+        "gone",
+        right=has_no_network,
+        least=("commit network*",),
+    ),
+    Operation(
+        "connect",
+        beside_network,
+        connect,
+        "running",
+        right=connected,
+        least=("commit network*", "thread linux.netlink*"),
+    ),
+    Operation(
+        "disconnect",
+        on_two,
+        disconnect,
+        "running",
+        right=disconnected,
+        least=("commit network*", "thread linux.netlink*"),
+    ),
     Operation(
         "make a volume",
         nothing,
