@@ -105,6 +105,22 @@ class Cache:
             self._recent.pop(key, None)
         return made_ns
 
+    async def first_made(self, key: str, owner: int, title: str) -> int:
+        """When what has no layer of its own was made first, in nanoseconds: now, unless another build was before."""
+        made_ns = clock.now_ns()
+
+        def write(connection: sqlite3.Connection) -> tuple[Entry, list[str]]:
+            if (known := _find(connection, key)) is not None:
+                return known, []
+            gone = self._remember(connection, [key], owner, None, title, made_ns)
+            return Entry(key, None, made_ns), gone
+
+        entry, gone = await self._database.write(write)
+        self._keep(entry)
+        for key_gone in gone:
+            self._recent.pop(key_gone, None)
+        return entry.made_ns
+
     def _keep(self, entry: Entry) -> None:
         """Only this class changes the table, so what it last read is what is there."""
         self._recent[entry.key] = entry

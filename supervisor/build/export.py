@@ -59,7 +59,7 @@ async def export(  # all that an image is made of
     elif known is not None:
         created_ns = known.made_ns
     else:
-        created_ns = await cache.remember([key], owner, None, "image")
+        created_ns = await cache.first_made(key, owner, "image")
     config = _config(graph, outcomes, created_ns)
     return await parts.store.images.create_from(
         config, layers, owner, tags, parent=graph.base_image

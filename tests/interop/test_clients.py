@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -185,3 +186,93 @@ def test_python_on_whales_runs_copies_and_removes(bench: Bench) -> None:
         "kept",
         "False False",
     ]
+
+
+TESTCONTAINERS = """
+import urllib.error, urllib.request
+from testcontainers.core.container import DockerContainer
+from testcontainers.core.network import Network
+from testcontainers.core.waiting_utils import wait_for_logs
+
+with Network() as network:
+    page = (
+        DockerContainer("busybox")
+        .with_command("sh -c 'mkdir /w; echo baked > /w/index.html; echo ready; exec httpd -f -h /w -p 8080'")
+        .with_exposed_ports(8080)
+        .with_network(network)
+        .with_network_aliases("oven")
+    )
+    with page:
+        wait_for_logs(page, "ready", timeout=20)
+        host, port = page.get_container_host_ip(), page.get_exposed_port(8080)
+        print(urllib.request.urlopen(f"http://{host}:{port}/", timeout=10).read().decode().strip())
+        print(page.exec("hostname").exit_code)
+        other = DockerContainer("busybox").with_command("wget -q -O - http://oven:8080/").with_network(network)
+        with other:
+            wait_for_logs(other, "baked", timeout=20)
+            print("baked" in other.get_logs()[0].decode())
+"""
+
+
+def test_testcontainers_starts_services_for_a_test(bench: Bench) -> None:
+    _needs("testcontainers")
+    printed = bench.python(
+        TESTCONTAINERS,
+        TESTCONTAINERS_RYUK_DISABLED="true",
+        TESTCONTAINERS_HOST_OVERRIDE="127.0.0.1",
+    )
+    assert printed.splitlines() == ["baked", "0", "True"]
+
+
+PLAYBOOK = """
+- hosts: localhost
+  gather_facts: false
+  connection: local
+  vars:
+    ansible_python_interpreter: "{{ python }}"
+  tasks:
+    - community.docker.docker_network: {name: "{{ name }}"}
+    - community.docker.docker_volume: {name: "{{ name }}", labels: {kind: kept}}
+    - &box
+      community.docker.docker_container:
+        name: "{{ name }}"
+        image: busybox
+        command: [sleep, "1000"]
+        hostname: oven
+        env: {A: "1"}
+        labels: {a: b}
+        memory: 64M
+        networks: [{name: "{{ name }}", aliases: [shelf]}]
+        networks_cli_compatible: true
+        volumes: ["{{ name }}:/data"]
+        restart_policy: unless-stopped
+        healthcheck: {test: [CMD, "true"], interval: 1s}
+    - <<: *box
+      register: again
+    - community.docker.docker_container_exec:
+        container: "{{ name }}"
+        command: cat /etc/hostname
+      changed_when: false
+      register: ran
+    - ansible.builtin.assert: {that: ["ran.stdout == 'oven'", "not again.changed"]}
+    - community.docker.docker_container: {name: "{{ name }}", state: absent, force_kill: true}
+    - community.docker.docker_network: {name: "{{ name }}", state: absent}
+    - community.docker.docker_volume: {name: "{{ name }}", state: absent}
+"""
+
+
+def test_ansible_makes_a_container_and_finds_it_as_it_was_asked_for(bench: Bench) -> None:
+    _needs("ansible")
+    if not (COLLECTIONS / "ansible_collections" / "community" / "docker").exists():
+        pytest.skip("needs ansible's collection community.docker")
+    (bench.directory / "playbook.yml").write_text(PLAYBOOK)
+    told = bench.run(
+        str(Path(sys.executable).with_name("ansible-playbook")),
+        "--extra-vars",
+        json.dumps({"name": bench.name, "python": sys.executable}),
+        "playbook.yml",
+        ANSIBLE_COLLECTIONS_PATH=str(COLLECTIONS),
+        ANSIBLE_LOCALHOST_WARNING="False",
+        ANSIBLE_INVENTORY_UNPARSED_WARNING="False",
+    )
+    assert re.search(r"changed=6 +unreachable=0 +failed=0", told), told

@@ -252,6 +252,8 @@ def test_the_same_step_of_two_builds_is_run_once(ready: Daemon) -> None:
         thread.join()
     found = {match for each in told for match in re.findall(r"[0-9a-f]{8}-[0-9a-f-]{27}", each)}
     assert len(found) == 1
+    built = [re.findall(r"Successfully built (\w+)", each) for each in told]
+    assert built[0] == built[1], "they made the same image"
 
 
 def test_docker_py(ready: Daemon) -> None:
