@@ -11,8 +11,8 @@ Rules:
 * One task waits at all doors, and costs nothing while nobody asks. What we know is answered in place; only what is
   passed on has a task of its own.
 * Queries in flight, connections and their time are bounded, for a door, an owner and the host. Beyond the bound a
-  datagram is dropped, a connection closed: clients ask again. An owner has so much of a turn, and after a turn that was
-  full there is a pause: a flood takes a small part of the daemon's time, whatever it asks.
+  datagram is dropped, a connection closed: clients ask again. What an owner's askers may cost in a turn, at once and in
+  the long run is bounded as well: a flood takes a part of the daemon's time, whatever it asks, and the rest waits.
 * From an internal network nothing is passed on: names would be a way out.
 * Nothing is kept between queries.
 
@@ -59,11 +59,14 @@ QUERIES_MAX = {"door": 256, "owner": 512, "host": 2_048}
 CONNECTIONS_MAX = {"door": 16, "owner": 32, "host": 512}
 IDLE_SECONDS = 10.0
 
-TURN_COST_MAX = 64
+TURN_COST_MAX = 32
 """What one owner's askers get in a turn: so many answers of ours, or an eighth of that passed on."""
 
+COST_AT_ONCE_MAX, COST_PER_SECOND_MAX = 1_024, 8_000
+"""What they get in many turns; an answer takes some thirty microseconds."""
+
 PAUSE_SECONDS = 0.002
-"""After a turn in which somebody got all that, and between the queries of a connection."""
+"""After a turn in which somebody had got all that, and between the queries of a connection."""
 
 _FORWARD_COST = 8
 _REST_SECONDS = 1.0
@@ -125,6 +128,24 @@ class _Bound:
 
 
 @attrs.define(eq=False)
+class _Purse:
+    """What an owner's askers may still cost: in this turn, and all in all."""
+
+    at: float
+    left: float = COST_AT_ONCE_MAX
+    turn: float = 0
+
+    def begin_turn(self, now: float) -> None:
+        self.left = min(COST_AT_ONCE_MAX, self.left + (now - self.at) * COST_PER_SECOND_MAX)
+        self.turn = min(self.left, TURN_COST_MAX)
+        self.at = now
+
+    def spend(self, cost: int) -> None:
+        self.left -= cost
+        self.turn -= cost
+
+
+@attrs.define(eq=False)
 class NameServer:
     """The name server of this daemon, at as many doors as are opened. :meth:`run` runs once."""
 
@@ -137,6 +158,7 @@ class NameServer:
     _asked: dict[int, _Door] = attrs.field(factory=dict)
     _queries: _Bound = attrs.field(factory=lambda: _Bound(QUERIES_MAX))
     _connections: _Bound = attrs.field(factory=lambda: _Bound(CONNECTIONS_MAX))
+    _purses: dict[int, _Purse] = attrs.field(factory=dict)
     _rotation: Counter[int] = attrs.field(factory=Counter)
 
     def open(self, number: int, owner: int, gateway: IPv4Address, interface: str) -> None:
@@ -207,22 +229,27 @@ class NameServer:
             self._epoll.close()
 
     def _take_turn(self, nursery: trio.Nursery) -> bool:
-        """Answer who stands at the doors; whether somebody got all they get in a turn."""
-        spent: Counter[int] = Counter()
+        """Answer who stands at the doors; whether somebody has nothing left to spend."""
+        now, purses = trio.current_time(), dict[int, _Purse]()
         for descriptor, _ in self._epoll.poll(0):
-            if door := self._asked.get(descriptor):
-                self._hear(door, spent, nursery)
-            elif door := self._listening.get(descriptor):
-                self._admit(door, spent, nursery)
-        return any(cost >= TURN_COST_MAX for cost in spent.values())
+            door = self._asked.get(descriptor) or self._listening.get(descriptor)
+            if door is None:
+                continue
+            purse = purses.get(door.owner)
+            if purse is None:
+                purse = purses[door.owner] = self._purses.setdefault(door.owner, _Purse(now))
+                purse.begin_turn(now)
+            serve = self._hear if descriptor in self._asked else self._admit
+            serve(door, purse, nursery)
+        return any(purse.left <= 0 for purse in purses.values())
 
-    def _hear(self, door: _Door, spent: Counter[int], nursery: trio.Nursery) -> None:
-        while spent[door.owner] < TURN_COST_MAX:
+    def _hear(self, door: _Door, purse: _Purse, nursery: trio.Nursery) -> None:
+        while purse.turn > 0:
             try:
                 query, sender = door.datagrams.recvfrom(_QUERY_BYTES_MAX + 1)
             except OSError:
                 return  # nobody is there any more, or the link has gone
-            spent[door.owner] += 1
+            purse.spend(1)
             question = query_of(query) if len(query) <= _QUERY_BYTES_MAX else None
             asker = door.asker(self.names, sender[0])
             if question is None or asker is None:
@@ -231,12 +258,12 @@ class NameServer:
             if reply is not None:
                 _reply(door, reply, sender)
             elif self._queries.take(door):
-                spent[door.owner] += _FORWARD_COST - 1
+                purse.spend(_FORWARD_COST - 1)
                 servers = self._servers(asker)
                 nursery.start_soon(self._pass_on, door, query, question, servers, sender)
 
-    def _admit(self, door: _Door, spent: Counter[int], nursery: trio.Nursery) -> None:
-        while spent[door.owner] < TURN_COST_MAX:
+    def _admit(self, door: _Door, purse: _Purse, nursery: trio.Nursery) -> None:
+        while purse.turn > 0:
             try:
                 sock, sender = door.listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
@@ -245,7 +272,7 @@ class NameServer:
                 self._epoll.unregister(door.listener.fileno())
                 nursery.start_soon(self._rest, door)
                 return
-            spent[door.owner] += _FORWARD_COST
+            purse.spend(_FORWARD_COST)
             if not self._connections.take(door):
                 sock.close()
                 continue

@@ -337,3 +337,19 @@ async def test_a_door_is_closed_and_opened_again(world: World) -> None:
     assert await heard(question("web")) is None
     world.server.open(FRONT, 1001, gateway, "lo")
     assert await ask(question("web"))
+
+
+def test_what_askers_may_cost_is_bounded_in_a_turn_at_once_and_in_the_long_run() -> None:
+    purse = dns._Purse(at=0.0)
+    spent, now = 0, 0.0
+    while now < 10:
+        purse.begin_turn(now)
+        while purse.turn > 0:
+            purse.spend(1)
+            spent += 1
+        assert purse.turn > -1
+        now += dns.PAUSE_SECONDS
+    most = dns.COST_AT_ONCE_MAX + 10 * dns.COST_PER_SECOND_MAX
+    assert most * 0.95 < spent <= most + 1
+    purse.begin_turn(now + 60)
+    assert (purse.left, purse.turn) == (dns.COST_AT_ONCE_MAX, dns.TURN_COST_MAX)
