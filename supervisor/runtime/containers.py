@@ -232,7 +232,10 @@ class Containers:
         """Done as a change, so that the names agree with what was written, whoever goes away meanwhile."""
         async with keeper.renaming:
             old = keeper.record.name
-            self._reserve(attrs.evolve(keeper.record, name=name))
+            try:
+                self._reserve(attrs.evolve(keeper.record, name=name))
+            except AlreadyExists as error:
+                raise AlreadyExists(f"Error when allocating new name: {error.message}") from error
             try:
                 await keeper.rename(name)
             finally:

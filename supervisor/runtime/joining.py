@@ -63,16 +63,22 @@ def with_partners(
     """The request with its partners named by their ids.
 
     Raises:
-        NotFound: There is no such container for who asks; Docker's wording.
-        InvalidArgument: It cannot be joined.
+        InvalidArgument: There is no such container for who asks, or it cannot be joined; Docker's wording.
     """
     modes = {"PID": request.pid_mode, "IPC": request.ipc_mode, "network": request.network_mode}
     if partner_of(request.network_mode):
         check_shared(request)
     for what, mode in modes.items():
-        if not (reference := partner_of(mode)):
+        if not mode.startswith(PREFIX):
             continue
-        partner, _ = find(reference)
+        if not (reference := partner_of(mode)):
+            raise InvalidArgument(
+                f'can\'t join {what} of container : invalid name or ID supplied: ""'
+            )
+        try:
+            partner, _ = find(reference)
+        except NotFound as error:  # as dockerd has it: clients would take 404 for a missing image
+            raise InvalidArgument(error.message) from error
         if (partner.owner, partner.remapped) != (owner, remapped):
             raise InvalidArgument(
                 f"cannot join {what} of container {partner.id}: it has another user namespace"
@@ -139,4 +145,6 @@ def _open(
 
 
 def _not_running(kind: str, container_id: str) -> Conflict:
-    return Conflict(f"cannot join {kind.upper()} of a non running container: {container_id}")
+    return Conflict(
+        f"cannot join {kind.upper()} of container {container_id}: container {container_id} is not running"
+    )

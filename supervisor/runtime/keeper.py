@@ -261,8 +261,8 @@ class Keeper:
             return
         ended = self.runs.ends.exit
         with suppress(Conflict, NotFound):  # it ends by itself just now
-            await self._thaw()
             await self._kill(signal_number, stops=True)
+            await self._thaw()
         with trio.move_on_after(grace_seconds):
             await ended.wait()
         if not ended.is_set() and signal_number != signal.SIGKILL:
@@ -287,7 +287,7 @@ class Keeper:
                         await self._give_up()
                     return
         await self._kill(signal_number, stops=stops)
-        if stops:
+        if stops and signal_number != signal.SIGKILL:
             with suppress(Conflict, NotFound):  # it has ended
                 await self._thaw()
 

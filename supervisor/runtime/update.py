@@ -34,7 +34,8 @@ def updated(record: ContainerRecord, update: UpdateRequest, host: Host) -> Conta
             "Restart policy cannot be updated because AutoRemove is enabled for the container"
         )
     after = _merged(before, asked)
-    faults = [*_conflicts(before, asked), *_memory_faults(after), *resource_faults(after, host)]
+    faults = [*_conflicts(before, asked)] or [*_memory_faults(after)]
+    faults += resource_faults(after, host)
     if faults:
         raise faulty(f"Cannot update container {record.id}", faults)
     request = attrs.evolve(

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
+from protocol.errors import Fault
 from supervisor.access.requests import (
     DeviceRequest,
     DeviceValue,
@@ -180,10 +181,14 @@ def restart(host: Fields) -> RestartRequest:
     policy = host.child("RestartPolicy")
     name = policy.text("Name")
     if name not in RESTART_POLICIES:
-        policy.fault("Name", f"is {name[:40]!r}", "one of no, always, unless-stopped, on-failure")
-    attempts = policy.number("MaximumRetryCount", 0)
-    if attempts and name != "on-failure":
-        policy.fault("MaximumRetryCount", "can only be used with on-failure")
+        hint = "one of no, always, unless-stopped, on-failure"
+        policy.faults.append(Fault(f"invalid restart policy '{name[:40]}'", hint=hint))
+    attempts = policy.number("MaximumRetryCount")
+    if attempts < 0:
+        policy.faults.append(Fault("maximum retry count cannot be negative"))
+    elif attempts and name != "on-failure":
+        told = f"maximum retry count cannot be used with restart policy '{name[:40]}'"
+        policy.faults.append(Fault(told))
     return RestartRequest(name or "no", attempts)
 
 
