@@ -19,7 +19,6 @@ from supervisor.access.requests import (
     EndpointRequest,
     MountRequest,
     NetworkRequest,
-    VolumeRequest,
 )
 from supervisor.errors import faulty
 
@@ -108,9 +107,6 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
     },
     EndpointRequest: {
         "driver_options": (_no_docker_options, "the bridge driver has none for one container")
-    },
-    VolumeRequest: {
-        "driver": (_never, "the only driver is local"),
     },
 }
 

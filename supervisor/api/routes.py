@@ -152,7 +152,6 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("POST", "/swarm/init", USER, _later("make a swarm", _ONE_HOST)),
     ("POST", "/swarm/join", USER, _later("join the swarm", _ONE_HOST)),
     ("POST", "/swarm/leave", USER, refused.no_swarm),
-    ("POST", "/swarm/unlock", USER, refused.no_swarm),
     *(
         (method, f"/{noun}{rest}", USER, refused.swarm)
         for noun in ("swarm", "nodes", "services", "tasks", "secrets", "configs")

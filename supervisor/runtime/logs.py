@@ -19,7 +19,8 @@ from supervisor.runtime.log_settings import LogSettings
 from supervisor.runtime.stdio import STDERR, STDOUT
 from supervisor.tasks import in_thread
 
-FOLLOW_POLL_SECONDS = 0.05
+FOLLOW_POLL_SECONDS, FOLLOW_POLL_SECONDS_MAX = 0.05, 0.25
+POLL_GROWTH = 1.1
 STREAMS = {b"stdout": STDOUT, b"stderr": STDERR}
 FIELDS = 4
 TO_THE_NANOSECOND = len("2026-01-02T03:04:05.000000001")
@@ -140,6 +141,7 @@ async def read_log(
     """
     choice, limit = Choice(query), query.tail
     reader = LogReader(log, settings.bytes_max * settings.files_max)
+    pause = FOLLOW_POLL_SECONDS
     try:
         if limit is not None:
             page = await in_thread(lambda: form(last_lines(reader, choice, limit)))
@@ -150,12 +152,14 @@ async def read_log(
             while (limit is None or query.follow) and reader.newer():
                 page, more = await in_thread(lambda: _page(reader, choice, form))
                 if page:
+                    pause = FOLLOW_POLL_SECONDS
                     yield page
                 if not more:
                     break
             if over or not query.follow:
                 return
-            await trio.sleep(FOLLOW_POLL_SECONDS)
+            await trio.sleep(pause)
+            pause = min(pause * POLL_GROWTH, FOLLOW_POLL_SECONDS_MAX)
     finally:
         reader.close()
 

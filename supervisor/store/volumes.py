@@ -106,13 +106,7 @@ class Volumes:
         Raises:
             InvalidArgument: The name is not safe, or the options make no sense.
         """
-        if name and not NAME.fullmatch(name):
-            message = (
-                f"create {name}: {name!r} includes invalid characters for a local volume name,"
-                ' only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed'
-            )
-            raise InvalidArgument(message, hint="to mount a host directory, give its absolute path")
-        volume_source(options or {})
+        _check(name, options or {})
         wanted = Volume(
             owner=owner,
             name=name or secrets.token_hex(32),
@@ -364,6 +358,23 @@ class Volumes:
             owner = place.parent.name.removeprefix("u")
             if owner.isdecimal() and (int(owner), place.name) not in known:
                 self._trash.take(place)
+
+
+def _check(name: str, options: Mapping[str, str]) -> None:
+    if len(name) == 1:
+        raise InvalidArgument(
+            "volume name is too short, names should be at least two alphanumeric characters"
+        )
+    if name and not NAME.fullmatch(name):
+        raise InvalidArgument(
+            f'create {name[:80]}: "{name[:80]}" includes invalid characters for a local volume name,'
+            ' only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory,'
+            " use absolute path"
+        )
+    try:
+        volume_source(options)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"create {name}: {error.message}", error.hint) from error
 
 
 def _in_owners_ids(options: Iterable[str], owner: Owner) -> list[str]:

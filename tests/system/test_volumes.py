@@ -104,5 +104,18 @@ def test_lists_and_prunes_by_their_filters(engine: Daemon, two_users: People) ->
     assert "get secret: no such volume" in other.stderr
     assert engine.docker("volume", "rm", "-f", "secret", user=ada).returncode == 0
     assert engine.docker("volume", "ls", "-q", user=bob).stdout.split() == ["secret", "shelf"]
-    for bad in ("../x", ".hidden", "a/b", "-x"):
-        assert engine.docker("volume", "create", "--", bad, user=ada, check=False).returncode == 1
+    for bad, words in (
+        ("../x", '"../x" includes invalid characters for a local volume name'),
+        (".hidden", "includes invalid characters"),
+        ("a/b", "includes invalid characters"),
+        ("-x", "includes invalid characters"),
+        ("x", "volume name is too short"),
+    ):
+        refused = engine.docker("volume", "create", "--", bad, user=ada, check=False)
+        assert words in refused.stderr
+    driver = engine.docker("volume", "create", "-d", "nope", "data", check=False)
+    assert (
+        'create data: error looking up volume plugin nope: plugin "nope" not found' in driver.stderr
+    )
+    option = engine.docker("volume", "create", "-o", "x=1", "data", check=False)
+    assert 'create data: invalid option: "x"' in option.stderr

@@ -268,8 +268,6 @@ def test_build_faults() -> None:
 
 def test_volumes_and_filters() -> None:
     assert volume_request({"Name": "data", "Driver": ""}).driver == "local"
-    with pytest.raises(InvalidArgument):
-        volume_request({"Name": "../data"})
     both = filters(
         Query((("filters", '{"label":["a=b"],"dangling":{"true":true,"false":false}}'),))
     )

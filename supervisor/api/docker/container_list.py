@@ -20,6 +20,7 @@ from supervisor.api.docker.view_container import Seen, inspect, listed
 from supervisor.api.http import JsonObject, Response, json_response
 from supervisor.clock import now_ns
 from supervisor.errors import Conflict, InvalidArgument, NotFound
+from supervisor.runtime.assembly import session_paths
 from supervisor.runtime.log_settings import JSON_FILE
 from supervisor.runtime.status import Status
 
@@ -39,6 +40,9 @@ def seen(call: Call, keeper: Keeper, size_bytes: tuple[int, int] | None = None) 
         log_path=str(keeper.log) if keeper.record.request.log.driver in {"", JSON_FILE} else "",
         exec_ids=tuple(call.services.containers.execs_of(keeper)),
         size_bytes=size_bytes,
+        run_directory=session_paths(keeper.parts.run_root, keeper.record).directory
+        if keeper.alive
+        else None,
     )
 
 

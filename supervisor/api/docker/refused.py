@@ -30,7 +30,7 @@ def swarm(_call: Call) -> Response:
 
 
 def no_swarm(_call: Call) -> Response:
-    """Leaving a swarm, or unlocking one."""
+    """Leaving a swarm."""
     raise Unavailable("This node is not part of a swarm")
 
 

@@ -9,7 +9,6 @@ from protocol.errors import Fault
 from supervisor.access.requests import BuildRequest, Resources, VolumeRequest
 from supervisor.api import json_body
 from supervisor.api.docker.fields import Fields, check, is_default
-from supervisor.api.docker.shape_mounts import VOLUME_NAME
 from supervisor.api.http import JsonObject, Query
 from supervisor.errors import InvalidArgument, Unavailable
 
@@ -138,15 +137,13 @@ def volume_request(body: JsonObject) -> VolumeRequest:
     top = Fields(body, "", faults)
     top.refuse({"ClusterVolumeSpec": ()})
     name = top.text("Name")
-    if name and not VOLUME_NAME.fullmatch(name):
-        top.fault("Name", f"is {name[:80]!r}", "only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
     request = VolumeRequest(
         name=name,
         driver=top.text("Driver") or "local",
         options=top.mapping("DriverOpts"),
         labels=top.mapping("Labels"),
     )
-    check(faults, f"create volume{name and ' '}{name}")
+    check(faults, f"create volume{name and ' '}{name[:80]}")
     return request
 
 

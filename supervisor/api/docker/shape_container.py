@@ -290,8 +290,6 @@ def exec_request(body: JsonObject) -> ExecRequest:
     faults: list[Fault] = []
     top = Fields(body, "", faults)
     command = top.texts_or_none("Cmd", one=True) or ()
-    if not command:
-        top.fault("Cmd", "is missing: No exec command specified")
     request = ExecRequest(
         command=command,
         env=_env(top),
@@ -305,4 +303,6 @@ def exec_request(body: JsonObject) -> ExecRequest:
         detach_keys=top.text("DetachKeys") or top.text("detachKeys"),  # docker-py writes it so
     )
     check(faults, "create the exec")
+    if not command:
+        raise InvalidArgument("No exec command specified")
     return request

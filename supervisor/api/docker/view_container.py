@@ -39,6 +39,7 @@ class Seen:
         volume_path: Where a volume, named, lies on the host.
         exec_ids: Of execs that run or may yet be started.
         size_bytes: What the container has written, and all its files; None when not asked for.
+        run_directory: Of its own files in ``/etc``, while it runs.
     """
 
     record: ContainerRecord
@@ -48,6 +49,11 @@ class Seen:
     log_path: str = ""
     exec_ids: tuple[str, ...] = ()
     size_bytes: tuple[int, int] | None = None
+    run_directory: Path | None = None
+
+    def file_path(self, name: str) -> str:
+        """Where one of the run's own files is; empty when it does not run."""
+        return str(self.run_directory / name) if self.run_directory else ""
 
 
 def inspect(seen: Seen) -> JsonObject:
@@ -60,9 +66,9 @@ def inspect(seen: Seen) -> JsonObject:
         "Args": list(record.args[1:]),
         "State": state(seen.state),
         "Image": record.image_id,
-        "ResolvConfPath": "",
-        "HostnamePath": "",
-        "HostsPath": "",
+        "ResolvConfPath": seen.file_path("resolv.conf"),
+        "HostnamePath": seen.file_path("hostname"),
+        "HostsPath": seen.file_path("hosts"),
         "LogPath": seen.log_path,
         "Name": f"/{record.name}",
         "RestartCount": seen.state.backoff.count,
@@ -261,12 +267,12 @@ def exec_inspect(record: ExecRecord) -> JsonObject:
             "entrypoint": request.command[0],
             "arguments": list(request.command[1:]),
             "privileged": request.privileged,
-            "user": request.user,
+            **({"user": request.user} if request.user else {}),
         },
         "OpenStdin": request.attach_stdin,
         "OpenStdout": request.attach_stdout,
         "OpenStderr": request.attach_stderr,
-        "CanRemove": record.exit_code is not None,
+        "CanRemove": False,
         "DetachKeys": request.detach_keys,
         "Pid": record.process.pid if record.process and record.running else 0,
     }

@@ -119,7 +119,8 @@ def _blkio(details: CgroupDetails | None) -> JsonObject:
             {"major": use.major, "minor": use.minor, "op": use.way, "value": use.amount}
             for use in told.get(name, ())
         ]
-        or None
+        if details
+        else None
         for name in _BLKIO
     }
 

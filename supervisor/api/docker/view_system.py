@@ -117,7 +117,6 @@ def info(
 def _abilities(facts: HostFacts) -> JsonObject:
     """What this daemon and this host can do."""
     return {
-        "SystemStatus": None,
         "Plugins": {
             "Volume": ["local"],
             "Network": ["bridge", "host", "null"],

@@ -18,6 +18,7 @@ from supervisor.errors import NotFound
 if TYPE_CHECKING:
     from supervisor.store.volumes import Volume
 
+DRIVER = "local"
 FILTERS = ("dangling", "driver", "label", "name")
 
 
@@ -25,7 +26,7 @@ def view(call: Call, volume: Volume) -> JsonObject:
     """A volume in Docker's JSON."""
     return {
         "CreatedAt": rfc3339(volume.created_ns),
-        "Driver": "local",
+        "Driver": DRIVER,
         "Labels": dict(volume.labels),
         "Mountpoint": str(call.services.store.volumes.path(volume.owner, volume.name)),
         "Name": volume.name,
@@ -72,7 +73,7 @@ def _test(chosen: Filters) -> Callable[[Volume], bool]:
     is_named = named(chosen["name"]) if chosen.get("name") else lambda _: True
     return lambda volume: (
         (dangling is None or dangling is not bool(volume.holders))
-        and (not drivers or "local" in drivers)
+        and (not drivers or DRIVER in drivers)
         and labelled(volume.labels, labels)
         and is_named(volume.name)
     )
@@ -82,6 +83,12 @@ async def create(call: Call) -> Response:
     """``POST /volumes/create``; one that is there already is the answer."""
     request = volume_request(await call.json())
     await call.allow(Action.VOLUME_CREATE, request, request.name)
+    if request.driver != DRIVER:
+        raise NotFound(
+            f"create {request.name}: error looking up volume plugin {request.driver[:80]}:"
+            f' plugin "{request.driver[:80]}" not found',
+            "the only driver is local",
+        )
     volume = await call.services.store.volumes.create(
         call.identity.owner, request.name, labels=request.labels, options=request.options
     )
