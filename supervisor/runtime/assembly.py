@@ -28,7 +28,7 @@ from supervisor.runtime.connections import take_seat
 from supervisor.runtime.container_mounts import prepare_mounts, take_down_mounts
 from supervisor.runtime.devices import Device, gather, names_devices
 from supervisor.runtime.first_process import process_inputs, settle_in
-from supervisor.runtime.identity_files import identity_files
+from supervisor.runtime.identity_files import identity_files, identity_place
 from supervisor.runtime.init import has_init, place_init
 from supervisor.runtime.joining import Joined
 from supervisor.runtime.parts import Parts, own_directory
@@ -127,11 +127,11 @@ async def _assemble(
         *await shared_memory(parts, record, owner, session, joined.shared_memory),
         *await prepare_mounts(parts, record, owner, session),
     )
+    place = await identity_place(parts.store.snapshots, record, owner)
 
     def write() -> dict[str, object]:
-        every = (*shown, *identity_files(record, owner, session, sandbox))
-        if has_init(record):
-            every = (*every, place_init(parts.run_root))
+        init = (place_init(parts.run_root),) if has_init(record) else ()
+        every = (*shown, *identity_files(record, *place, sandbox), *init)
         config = _spec(
             parts, record, owner, rootfs, sandbox, user, user_pin, every, group, found, joined
         )

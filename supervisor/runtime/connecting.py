@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import attrs
 
 from supervisor.errors import Conflict, NotFound, PermissionDenied
-from supervisor.runtime.assembly import session_paths
 from supervisor.runtime.connections import SHARED, connection_to
 from supervisor.runtime.files import changed_hosts
 from supervisor.runtime.identity_files import addresses_of, own_names, resolver_text
@@ -114,13 +113,13 @@ def _check_own(record: ContainerRecord) -> None:
 async def _refresh_files(keeper: Keeper) -> None:
     """Its ``/etc/hosts`` and ``/etc/resolv.conf`` tell of the networks it is on; the same files, written anew.
 
-    What an administrator's container has put into its hosts file stays: lines of addresses it has or had are changed.
+    What the container has put into its hosts file stays: lines of addresses it has or had are changed.
     """
     record = keeper.record
     sandbox = keeper.parts.networks.sandbox(record.id)
     if sandbox is None:
         return
-    directory = session_paths(keeper.parts.run_root, record).directory
+    directory = keeper.parts.store.snapshots.beside(record.id)
     await in_thread(lambda: _rewrite(directory, record, sandbox))
 
 

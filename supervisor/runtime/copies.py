@@ -28,6 +28,7 @@ from supervisor.linux.tree_view import Found, Place, TreeView, ViewMount
 from supervisor.runtime.assembly import session_paths
 from supervisor.runtime.cgroup_tree import monitors_group
 from supervisor.runtime.first_process import check_mapped, container_user
+from supervisor.runtime.identity_files import identity_place
 from supervisor.runtime.keeper import Keeper
 from supervisor.runtime.records import ContainerRecord
 from supervisor.runtime.status import Status
@@ -238,7 +239,7 @@ async def _mounts(keeper: Keeper, owner: Owner, rootfs: Path) -> tuple[ViewMount
         match mount.kind:
             case MountKind.VOLUME:
                 if (
-                    mount.copy_up
+                    mount.copy_up and not mount.subpath
                 ):  # as at a start: what is copied in must not keep the image's files out
                     await parts.store.volumes.fill(owner, mount.source, rootfs, mount.target)
                 source = await parts.store.volumes.path_in_mounts(owner, mount.source)
@@ -261,16 +262,17 @@ async def _mounts(keeper: Keeper, owner: Owner, rootfs: Path) -> tuple[ViewMount
             case MountKind.TMPFS:
                 continue
     if keeper.alive:
-        shown += _identity_files(record, owner, parts.run_root)
+        _, shown_at = await identity_place(parts.store.snapshots, record, owner)
+        shown += _identity_files(record, shown_at)
     return tuple(shown)
 
 
-def _identity_files(record: ContainerRecord, owner: Owner, run_root: Path) -> list[ViewMount]:
+def _identity_files(record: ContainerRecord, shown_at: Path) -> list[ViewMount]:
     """The three files of the container's own; see :mod:`supervisor.runtime.identity_files`."""
     taken = {mount.target for mount in record.mounts}
-    directory = session_paths(run_root, record).directory
+    writable = not record.request.read_only_rootfs
     return [
-        ViewMount(target, str(directory / Path(target).name), writable=not owner.remapped)
+        ViewMount(target, str(shown_at / Path(target).name), writable)
         for target in IDENTITY_FILES
         if target not in taken
     ]

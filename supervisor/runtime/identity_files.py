@@ -1,4 +1,8 @@
-"""``/etc/hosts``, ``hostname`` and ``resolv.conf``: each container has its own. See hosts(5), resolv.conf(5)."""
+"""``/etc/hosts``, ``hostname`` and ``resolv.conf``: each container has its own. See hosts(5), resolv.conf(5).
+
+They lie beside the container's snapshot, so that what it writes into them takes the room that all it writes takes, and goes
+with it. They are made anew at every start, as Docker's are, and changed in place while it runs.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,33 @@ from pathlib import Path
 from supervisor.access.owners import Owner
 from supervisor.network.networks import Sandbox
 from supervisor.runtime import files, spec
-from supervisor.runtime.conmon import SessionPaths
 from supervisor.runtime.records import ContainerRecord
 from supervisor.runtime.spec import SpecMount
+from supervisor.store.snapshots import Snapshots
 
 LOOPBACK = "127.0.0.1"
 DOTS = "ndots:"
 
 
-def identity_files(
-    record: ContainerRecord, owner: Owner, session: SessionPaths, sandbox: Sandbox
-) -> tuple[SpecMount, ...]:
-    """The three files, written anew, as mounts.
+async def identity_place(
+    snapshots: Snapshots, record: ContainerRecord, owner: Owner
+) -> tuple[Path, Path]:
+    """The directory of the three files: on disk, in canonical ids, and as M shows it."""
+    return snapshots.beside(record.id), await snapshots.beside_in_mounts(record.id, owner)
 
-    An administrator's container may change them, as in Docker. A user's may not: they lie in the run directory, where
-    nothing bounds what is written, and the host needs the room.
+
+def identity_files(
+    record: ContainerRecord, place: Path, shown_at: Path, sandbox: Sandbox
+) -> tuple[SpecMount, ...]:
+    """The three files, written anew, as mounts. The container may change them unless its root is read-only.
+
+    Args:
+        record: Of the container.
+        place: The directory they are in, in canonical ids.
+        shown_at: Where M shows it.
+        sandbox: What the container has of networks.
     """
+    place.mkdir(mode=0o755, exist_ok=True)
     taken = {mount.target for mount in record.mounts}
     texts = {
         "/etc/hostname": f"{record.hostname}\n",
@@ -39,11 +54,13 @@ def identity_files(
     for target, text in texts.items():
         if target in taken:
             continue
-        path = session.directory / Path(target).name
+        path = place / Path(target).name
         path.write_text(text)
         path.chmod(0o644)
-        os.chown(path, owner.id_map.uid_outside(0), owner.id_map.gid_outside(0))
-        shown.append(spec.own_file(target, str(path), read_only=owner.remapped))
+        os.chown(path, 0, 0)
+        source = str(shown_at / path.name)
+        read_only = record.request.read_only_rootfs
+        shown.append(spec.own_file(target, source, read_only=read_only))
     return tuple(shown)
 
 

@@ -107,7 +107,7 @@ class SpecMount:
 
 
 def own_file(target: str, source: str, *, read_only: bool, executable: bool = False) -> SpecMount:
-    """A bind of a file that lies in the run directory.
+    """A bind of a file of the daemon's, which may lie in the run directory.
 
     It says the flags that /run has where systemd mounts it. In a user namespace they are locked, and runc takes off
     what is not said when it makes a bind read-only, which the kernel refuses.

@@ -38,6 +38,7 @@ from supervisor.store.views import Views, gate_name
 from supervisor.tasks import finish_within, in_thread
 
 CLEAR_SECONDS = 30.0
+BESIDE = "beside"
 EVICT_PAUSE_SECONDS = 0.01
 
 LOOKING_THROUGH = trio.CapacityLimiter(4)
@@ -312,6 +313,24 @@ class Snapshots:
         except trees.TooDeep as error:
             message = f"cannot copy what was written: a directory is more than {trees.WALK_DEPTH_MAX} levels deep"
             raise InvalidArgument(message) from error
+
+    def beside(self, key: str) -> Path:
+        """A directory for files of the container's that are no part of its root: as it is on disk, in canonical ids.
+
+        It goes with the snapshot, and what is written there lies where what is written to the snapshot does.
+
+        Raises:
+            NotFound: There is none with this key.
+        """
+        return self._directory(self.get(key)) / BESIDE
+
+    async def beside_in_mounts(self, key: str, owner: Owner) -> Path:
+        """Where M shows the same directory, in the owner's ids.
+
+        Raises:
+            NotFound: There is none with this key.
+        """
+        return await self._views.snapshots(owner) / self.get(key).key / BESIDE
 
     async def recover(self, wanted: Collection[str], idle: Collection[str] = ()) -> None:
         """Remove every snapshot that is not ``wanted``, and every mount of one that is not known, or is ``idle``."""

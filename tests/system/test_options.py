@@ -271,3 +271,28 @@ def test_an_exec_says_who_and_where(ready: Daemon, who: User | None) -> None:
             assert "no matching entries" in none.stderr
     finally:
         ready.docker("rm", "-f", "place", user=who)
+
+
+def test_a_containers_own_files_are_its_to_change(ready: Daemon, who: User | None) -> None:
+    """As people do with /etc/hosts; anew at every start, and not with a read-only root."""
+    change = """
+        for file in hosts hostname resolv.conf; do
+            stat -c '%u %a' /etc/$file; echo "# changed" >>/etc/$file && chown 33 /etc/$file
+        done
+        tail -qn1 /etc/hosts /etc/hostname /etc/resolv.conf; sleep 600
+    """
+    ready.docker("run", "-d", "--name", "own", "busybox", "sh", "-c", change, user=who)
+    try:
+        for _ in range(2):
+            seen = ""
+            for _ in range(50):
+                seen = ready.docker("logs", "own", user=who).stdout
+                if seen.count("# changed") % 3 == 0 and seen:
+                    break
+            assert seen.splitlines()[-6:] == ["0 644"] * 3 + ["# changed"] * 3
+            ready.docker("restart", "-t", "0", "own", user=who)
+    finally:
+        ready.docker("rm", "-f", "own", user=who)
+    script = "echo x 2>/dev/null >>/etc/hosts || echo ro"
+    run = ("run", "--rm", "--read-only", "busybox", "sh", "-c", script)
+    assert ready.docker(*run, user=who).stdout == "ro\n"
