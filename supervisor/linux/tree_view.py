@@ -9,11 +9,12 @@ namespace.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import posixpath
 import stat
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +28,7 @@ from supervisor.linux.spawner import Credentials, Spawner
 from supervisor.linux.spawner_wire import JSON
 from supervisor.linux.tree_wire import Node
 
+PIPE_BYTES = 1 << 20
 PIPE_READ_BYTES = 1 << 18
 
 
@@ -148,6 +150,14 @@ def clean_path(path: str) -> str:
     return "/" + posixpath.normpath("/" + path).lstrip("/")
 
 
+def wide_pipe() -> tuple[int, int]:
+    """Both ends of a pipe that holds more than usual: large files go through it."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    with suppress(PermissionError):  # there is a bound for each user
+        fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    return read_end, write_end
+
+
 async def look(spawner: Spawner, view: TreeView, place: Place) -> Found:
     """What is there.
 
@@ -192,7 +202,8 @@ class TreeStream:
 
     async def take(self, size: int) -> bytes:
         """More of the content of the node that came last: from one byte to ``size``."""
-        await self._fill(1)
+        if not self._buffer:
+            return await self._receive(min(size, PIPE_READ_BYTES))
         piece = bytes(self._buffer[:size])
         del self._buffer[:size]
         return piece
@@ -207,10 +218,13 @@ class TreeStream:
 
     async def _fill(self, size: int) -> None:
         while len(self._buffer) < size:
-            piece = await self._stream.receive_some(PIPE_READ_BYTES)
-            if not piece:
-                raise self._failure[0] if self._failure else OSError(0, "the copy was cut off")
-            self._buffer += piece
+            self._buffer += await self._receive(PIPE_READ_BYTES)
+
+    async def _receive(self, size: int) -> bytes:
+        piece = bytes(await self._stream.receive_some(size))
+        if not piece:
+            raise self._failure[0] if self._failure else OSError(0, "the copy was cut off")
+        return piece
 
 
 @asynccontextmanager
@@ -220,7 +234,7 @@ async def reading(spawner: Spawner, view: TreeView, place: Place) -> AsyncIterat
     Raises:
         OSError: As :func:`look`, also in the middle of the tree.
     """
-    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    read_end, write_end = wide_pipe()
     failure: list[OSError] = []
     arguments = view.arguments(directory=place.directory, base=place.base)
 
@@ -238,33 +252,47 @@ async def reading(spawner: Spawner, view: TreeView, place: Place) -> AsyncIterat
         nursery.cancel_scope.cancel()
 
 
+@attrs.frozen
+class Filling:
+    """What is made in a view.
+
+    Attributes:
+        directory: Below which, as the container names it.
+        keep_kinds: Refuse to replace a directory by something else, and the other way round.
+        owner: Uid and gid of all that is made; as the nodes say when there are none.
+    """
+
+    directory: str
+    keep_kinds: bool
+    owner: tuple[int, ...] = ()
+
+
 async def write(
     spawner: Spawner,
     view: TreeView,
-    directory: str,
+    filling: Filling,
     feed: Callable[[BinaryIO], None],
-    *,
-    keep_kinds: bool,
-    owner: Sequence[int] = (),
+    over: Callable[[], None] = lambda: None,
 ) -> None:
     """Make the nodes that ``feed`` writes (in a thread, to a pipe) below a directory.
 
     Args:
         spawner: Does it.
         view: Of the container.
-        directory: As the container names it.
+        filling: What is made.
         feed: Writes frames and contents, and the end; an expected failure of it is raised here. A pipe that breaks means
             that the errand has ended.
-        keep_kinds: Refuse to replace a directory by something else, and the other way round.
-        owner: Uid and gid of all that is made; as the nodes say when there are none.
+        over: Called when the errand has ended: nobody wants any more of what ``feed`` waits for.
 
     Raises:
         OSError: As :func:`look`; EEXIST when a kind would not be kept.
     """
-    arguments = view.arguments(directory=directory, keep_kinds=keep_kinds, owner=list(owner))
+    arguments = view.arguments(
+        directory=filling.directory, keep_kinds=filling.keep_kinds, owner=list(filling.owner)
+    )
     refused: list[BakehouseError] = []
     failed: list[OSError] = []
-    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    read_end, write_end = wide_pipe()
     read_file = os.fdopen(read_end, "rb", buffering=0)
     write_file = os.fdopen(write_end, "wb", buffering=PIPE_READ_BYTES)
 
@@ -291,6 +319,7 @@ async def write(
                 failed.append(error)
             finally:
                 read_file.close()  # what the thread still writes fails, so that it ends
+                over()
     if refused:
         raise refused[0]
     if failed:

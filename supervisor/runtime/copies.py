@@ -13,18 +13,19 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 import attrs
+import trio
 
 from protocol.events import ContainerArchive, ContainerExport
 from supervisor.access.owners import Owner
 from supervisor.access.requests import MountKind
 from supervisor.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
 from supervisor.linux import mounts, tree_view
-from supervisor.linux.tree_view import Found, Place, TreeView, ViewMount
+from supervisor.linux.tree_view import Filling, Found, Place, TreeView, ViewMount
 from supervisor.runtime.assembly import session_paths
 from supervisor.runtime.cgroup_tree import monitors_group
 from supervisor.runtime.first_process import check_mapped, container_user
@@ -132,7 +133,7 @@ async def incoming(
     Args:
         keeper: The container's.
         path: The directory; links at its end are followed too.
-        archive: The tar. It is taken whole before anything is written.
+        archive: The tar, unpacked as it comes.
         keep_kinds: Refuse to replace a directory by something else, and the other way round.
         as_user: All that is made belongs to the user that the container runs as, not to whom the archive says.
 
@@ -143,22 +144,31 @@ async def incoming(
         ResourceExhausted: The archive is larger than the bounds, or the disk is full.
         Conflict: The container is removed meanwhile.
     """
-    parts, record = keeper.parts, keeper.record
-    directory = tree_view.clean_path(path)
     await check_target(keeper, path)  # before the archive, which may be long
-    async with parts.store.transfer.spool.spooled(archive) as span, _view(keeper) as (view, owner):
+    async with _view(keeper) as (view, owner):
         await _check_target(keeper, view, path)
-        chosen = await _user_ids(keeper, view, owner) if as_user and record.user else ()
-        with _told(keeper, path):
-            await tree_view.write(
-                parts.spawner,
-                view,
-                directory,
-                partial(tree_archive.feed, span, _ids(owner)),
-                keep_kinds=keep_kinds,
-                owner=chosen,
-            )
+        user = keeper.record.user
+        chosen = await _user_ids(keeper, view, owner) if as_user and user else ()
+        read_end, write_end = tree_view.wide_pipe()
+        filling = Filling(tree_view.clean_path(path), keep_kinds, chosen)
+        coming = trio.CancelScope()
+        with os.fdopen(read_end, "rb", buffering=0) as received:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_receive, archive, trio.lowlevel.FdStream(write_end), coming)
+                feed = partial(tree_archive.feed, received, _ids(owner))
+                with _told(keeper, path):
+                    await tree_view.write(keeper.parts.spawner, view, filling, feed, coming.cancel)
         await keeper.row.tell(ContainerArchive(action=TO_DIRECTORY, path=path))
+
+
+async def _receive(
+    archive: AsyncIterable[bytes], pipe: trio.lowlevel.FdStream, scope: trio.CancelScope
+) -> None:
+    """Hand the archive to whoever reads it, until they have ended."""
+    async with pipe:
+        with scope, suppress(trio.BrokenResourceError):
+            async for piece in archive:
+                await pipe.send_all(piece)
 
 
 async def _check_target(keeper: Keeper, view: TreeView, path: str) -> None:

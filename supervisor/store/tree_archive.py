@@ -22,7 +22,6 @@ from supervisor.linux.tree_wire import Node
 from supervisor.oci import tar
 from supervisor.oci.tar import Kind, Member
 from supervisor.store import compression, scan
-from supervisor.store.compression import HashedReader, Span, SpanReader
 
 _KINDS = {
     "file": Kind.FILE,
@@ -108,23 +107,36 @@ def _member(node: Node, whole: bytes, name: bytes) -> Member:
     )
 
 
-def feed(span: Span, ids: Ids, pipe: BinaryIO) -> None:
+def feed(archive: io.RawIOBase, ids: Ids, pipe: BinaryIO) -> None:
     """Write the nodes of an archive, compressed or not, to a pipe.
 
     Raises:
         InvalidArgument: It is no tar, damaged, or a name in it climbs.
         BrokenPipeError: Whoever reads has ended.
     """
-    buffered = io.BufferedReader(SpanReader(span), compression.READ_BYTES)
-    plain = HashedReader(compression.decompressed(buffered))
-    stream = io.BufferedReader(plain, compression.READ_BYTES)
-    reader = tar.Reader(stream.read)
+    source = io.BufferedReader(archive, compression.READ_BYTES)
+    try:
+        _feed(source, ids, pipe)
+    finally:
+        source.detach()  # the archive is the caller's to close
+
+
+def _feed(source: io.BufferedReader[io.RawIOBase], ids: Ids, pipe: BinaryIO) -> None:
+    plain = compression.decompressed(source)  # type: ignore[arg-type]  # of whatever kind of file
+
+    def read(size: int) -> bytes:
+        with compression.damage_told():
+            return plain.read(size)
+
+    reader = tar.Reader(read)
     while (member := reader.next()) is not None:
         node = _node(member, ids)
         if node is None:
             continue
         pipe.write(tree_wire.pack(node))
         pipe.writelines(reader.content())
+    while source.read(compression.READ_BYTES):
+        pass  # what follows the archive
     pipe.write(tree_wire.END)
 
 

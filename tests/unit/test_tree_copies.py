@@ -16,7 +16,6 @@ from supervisor.errors import BakehouseError
 from supervisor.linux import tree_wire
 from supervisor.linux.tree_view import Found, Place, clean_path
 from supervisor.linux.tree_wire import Node
-from supervisor.store.compression import Span
 from supervisor.store.tree_archive import Ids, feed
 from tests.support.archives import tar_of
 
@@ -129,13 +128,11 @@ def test_feeding_anything_gives_nodes_or_a_refusal(data: bytes) -> None:
 
 
 def feed_bytes(data: bytes, pipe: io.BytesIO) -> None:
-
     descriptor = os.memfd_create("archive")
-    try:
-        os.write(descriptor, data)
-        feed(Span(descriptor), Ids(), pipe)
-    finally:
-        os.close(descriptor)
+    with os.fdopen(descriptor, "r+b", buffering=0) as archive:
+        archive.write(data)
+        archive.seek(0)
+        feed(archive, Ids(), pipe)
 
 
 def test_device_nodes_and_the_root_are_left_out() -> None:
