@@ -37,7 +37,7 @@ from supervisor.runtime.log_settings import JOURNAL_SOCKET, JOURNALD, check_log,
 from supervisor.runtime.logs import Form, LogQuery, read_log
 from supervisor.runtime.mount_claims import settle_mounts
 from supervisor.runtime.parts import Parts
-from supervisor.runtime.probes import tend_health
+from supervisor.runtime.probes import STARTS_AT_ONCE_MAX, tend_health
 from supervisor.runtime.records import ContainerRecord, ContainerState, MountRecord
 from supervisor.runtime.sanity import checked_name
 from supervisor.runtime.status import VISIBLE, Cause, advance
@@ -60,6 +60,9 @@ class Containers:
         self._keepers: dict[str, Keeper] = {}
         self._names: defaultdict[int, dict[str, str]] = defaultdict(dict)
         self._execs = ExecIndex()
+        self._starting = defaultdict[int, trio.CapacityLimiter](
+            lambda: trio.CapacityLimiter(STARTS_AT_ONCE_MAX)
+        )
         self._household = Household(self._forget, trio.Event(), self._tend, self._partner)
 
     # --- finding -----------------------------------------------------------------------------------------------
@@ -285,6 +288,10 @@ class Containers:
         await made.create()
         self._execs.add(made)
         return made
+
+    def starting(self, owner: int) -> trio.CapacityLimiter:
+        """Held while a probe of this owner's is begun."""
+        return self._starting[owner]
 
     async def forget_exec(self, made: Exec) -> None:
         """It is written down no more."""

@@ -2,7 +2,8 @@
 
 A probe is an exec like any other, told by the same events, and forgotten when it has answered. While the container is
 paused none is begun, and one under way is not waited for. At the end of the run this is cancelled; what a probe left
-running ends with the container.
+running ends with the container. Of one owner's probes few are begun at once: whoever has a thousand containers that are
+probed a thousand times a second waits for themselves, and nobody else does.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from supervisor.runtime.health import (
 from supervisor.runtime.keeper import Keeper
 from supervisor.runtime.status import Status
 
+STARTS_AT_ONCE_MAX = 4
 KILL_SECONDS = 10.0
 KILL_AGAIN_SECONDS = 0.2
 
@@ -42,6 +44,9 @@ class Execs(Protocol):
 
     async def forget_exec(self, made: Exec) -> None:
         """It is written down no more."""
+
+    def starting(self, owner: int) -> trio.CapacityLimiter:
+        """Held while a probe of this owner's is begun."""
 
 
 class Kept(trio.abc.Stream):
@@ -100,18 +105,21 @@ async def _probe(execs: Execs, keeper: Keeper, plan: Plan) -> ProbeResult:
         made = await execs.make_exec(keeper, keeper.record.owner, request)
     except BakehouseError as error:
         return ProbeResult(start_ns, now_ns(), NOT_RUN_CODE, error.message)
-    code, output = await _answer(made, plan)
+    code, output = await _answer(made, plan, execs.starting(keeper.record.owner))
     await execs.forget_exec(made)
     return ProbeResult(start_ns, now_ns(), code, output)
 
 
-async def _answer(made: Exec, plan: Plan) -> tuple[int, str]:
+async def _answer(made: Exec, plan: Plan, starting: trio.CapacityLimiter) -> tuple[int, str]:
     """The probe's exit code and output."""
     kept = Kept(OUTPUT_BYTES_MAX)
     attachment = made.attachment(framed=False)
     try:
-        with trio.move_on_after(plan.timeout_ns / NANOSECONDS_PER_SECOND) as patience:
-            await made.start(attachment)
+        with trio.CancelScope() as patience:
+            async with starting:
+                timeout_seconds = plan.timeout_ns / NANOSECONDS_PER_SECOND
+                patience.deadline = trio.current_time() + timeout_seconds
+                await made.start(attachment)
             await attachment.serve(kept)
             await made.ended.wait()
     except BakehouseError as error:
