@@ -22,7 +22,9 @@ from pathlib import Path
 from supervisor.errors import Unavailable
 from supervisor.runtime.log_settings import LogSettings
 
-BLOCK_BYTES = 262_144
+BLOCK_BYTES, FIRST_BLOCK_BYTES = 262_144, 8_192
+LINE_BYTES_MAX = 65_536
+"""conmon writes no longer ones."""
 COMPRESSION_LEVEL = 1
 _File = io.FileIO | gzip.GzipFile
 _ROTATED = re.compile(r"\.([0-9]{1,18})(\.gz)?")
@@ -241,7 +243,7 @@ def _opened(log: Path, number: int, *, whole: bool = False) -> _File:
 
 def _behind_last_newline(file: _File, end: int) -> bytes:
     """The line that is being written just now."""
-    start = max(end - BLOCK_BYTES, 0)
+    start = max(end - LINE_BYTES_MAX, 0)
     file.seek(start)
     return file.read(end - start).rpartition(b"\n")[2]
 
@@ -249,8 +251,9 @@ def _behind_last_newline(file: _File, end: int) -> bytes:
 def _backward(file: _File, end: int) -> Generator[list[bytes], None, None]:
     """The lines up to ``end``, where one ends, newest first."""
     rest, end = b"", end - 1
+    size = FIRST_BLOCK_BYTES
     while end > 0:
-        start = max(end - BLOCK_BYTES, 0)
+        start, size = max(end - size, 0), min(size * 2, BLOCK_BYTES)
         file.seek(start)
         rest, *lines = (file.read(end - start) + rest).split(b"\n")
         if not start:

@@ -25,6 +25,8 @@ STREAMS = {b"stdout": STDOUT, b"stderr": STDERR}
 FIELDS = 4
 TO_THE_NANOSECOND = len("2026-01-02T03:04:05.000000001")
 UTC = b"+00:00"
+AFTER_ALL = b"~"
+"""Sorts behind whatever follows the same nanosecond."""
 
 
 @attrs.frozen
@@ -70,14 +72,9 @@ def entries_of(lines: Sequence[bytes]) -> list[LogEntry]:
 
 def utc(time: bytes) -> bytes:
     """An entry's time in UTC, as Docker writes it."""
-    if _is_plain(time):
+    if time[TO_THE_NANOSECOND:] == UTC:
         return time[:TO_THE_NANOSECOND] + b"Z"
     return format_time(_time_ns(time)).encode()
-
-
-def _is_plain(time: bytes) -> bool:
-    """Whether times like it can be compared as text: in UTC, with nanoseconds."""
-    return time.endswith(UTC) and len(time) == TO_THE_NANOSECOND + len(UTC)
 
 
 def _time_ns(time: bytes) -> int:
@@ -99,23 +96,27 @@ class Choice:
         self._since_ns, self._until_ns = query.since_ns, query.until_ns
         self._timed = bool(query.since_ns or query.until_ns)
         self._since = _text(query.since_ns) if query.since_ns else b""
-        self._until = _text(query.until_ns) if query.until_ns else b"9"
+        self._until = (_text(query.until_ns) if query.until_ns else b"9") + AFTER_ALL
 
     def of(self, lines: Sequence[bytes]) -> list[LogEntry]:
         """Those that ``lines`` tell and that are wanted."""
         entries = entries_of(lines)
-        if not self._timed and all(self._streams.values()):
-            return entries
-        return [entry for entry in entries if self._wanted(entry)]
-
-    def _wanted(self, entry: LogEntry) -> bool:
-        stream, time, _ = entry
-        if not self._streams[stream]:
-            return False
+        if not all(self._streams.values()):
+            entries = [entry for entry in entries if self._streams[entry[0]]]
         if not self._timed:
-            return True
-        if _is_plain(time):
-            return self._since <= time[:TO_THE_NANOSECOND] <= self._until
+            return entries
+        since, until = self._since, self._until
+        return [
+            entry
+            for entry in entries
+            if (
+                since <= entry[1] <= until
+                if entry[1][TO_THE_NANOSECOND:] == UTC
+                else self._in_time(entry[1])
+            )
+        ]
+
+    def _in_time(self, time: bytes) -> bool:
         time_ns = _time_ns(time)
         return self._since_ns <= time_ns and (not self._until_ns or time_ns <= self._until_ns)
 

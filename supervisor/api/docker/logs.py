@@ -87,21 +87,24 @@ class LogForm:
     def encode(self, entries: Sequence[LogEntry]) -> bytes:
         """The bytes of these entries."""
         if self._timestamps or self._before:
-            entries = [*map(self._introduced, entries)]
+            entries = self._introduced(entries)
         if self._terminal:
             return b"".join([data for _, _, data in entries])
         return b"".join(
             [part for stream, _, data in entries for part in (frame_head(stream, len(data)), data)]
         )
 
-    def _introduced(self, entry: LogEntry) -> LogEntry:
-        stream, time, data = entry
-        shown = data
-        if stream not in self._midway:
-            shown = self._before + data
-            shown = utc(time) + b" " + shown if self._timestamps else shown
-        if data.endswith(b"\n"):
-            self._midway.discard(stream)
-        else:
-            self._midway.add(stream)
-        return stream, time, shown
+    def _introduced(self, entries: Sequence[LogEntry]) -> list[LogEntry]:
+        """With what stands before each line; entries that go on with one have nothing before them."""
+        midway, before, timestamps = self._midway, self._before, self._timestamps
+        found: list[LogEntry] = []
+        for stream, time, data in entries:
+            head = b""
+            if stream not in midway:
+                head = utc(time) + b" " + before if timestamps else before
+            if data.endswith(b"\n"):
+                midway.discard(stream)
+            else:
+                midway.add(stream)
+            found.append((stream, time, head + data))
+        return found
