@@ -113,6 +113,10 @@ class Connection:
     links: tuple[str, ...] = ()
     driver_options: Mapping[str, str] = attrs.field(factory=dict)
 
+    def names(self, network: Network) -> bool:
+        """Whether it is to this network; one that was not there then is known by its name."""
+        return self.network_id == network.id if self.network_id else self.name == network.name
+
     @property
     def addresses(self) -> tuple[Address, ...]:
         """Those asked for."""

@@ -175,7 +175,7 @@ class Networks:
         mode: str,
         ports: Sequence[PortRequest],
         user_pin: Path | None,
-        connections: Sequence[Connection] = (),
+        connections: Sequence[Connection] | None = None,
         servers: Sequence[str] = (),
     ) -> Sandbox:
         """Seat a container: namespace, wires, addresses, published ports. One that is seated keeps its place.
@@ -187,7 +187,7 @@ class Networks:
             mode: ``none``, ``host``, ``container:`` and an id, or a network (``default`` is the default bridge).
             ports: To publish; only with a way out they are.
             user_pin: The user namespace its network namespace shall belong to; None for the host's.
-            connections: To its networks, in order; without any it is put on the one the mode names.
+            connections: To its networks, in order; None for the one the mode names.
             servers: Resolvers it was given, which are asked for it what we do not know.
 
         Raises:
@@ -203,7 +203,9 @@ class Networks:
             shared = attrs.evolve(seat, mode=Mode.CONTAINER, host=mode.removeprefix(_PREFIX))
             await self._seats.attach(shared, (), (), user_pin)
         else:
-            wished = connections or [await self.connection(owner.uid, mode)]
+            wished = connections
+            if wished is None:
+                wished = [await self.connection(owner.uid, mode)]
             await self._seats.attach(seat, wished, ports, user_pin)
         sandbox = self.sandbox(container_id)
         assert sandbox is not None

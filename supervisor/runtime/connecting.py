@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from supervisor.errors import Conflict, NotFound, PermissionDenied
-from supervisor.runtime.connections import SHARED, connection_to
+from supervisor.runtime.connections import SHARED, connection_to, recorded_of
 from supervisor.runtime.files import changed_hosts
 from supervisor.runtime.identity_files import addresses_of, own_names, resolver_text
 from supervisor.tasks import in_thread
@@ -37,15 +37,15 @@ async def connect(keeper: Keeper, network: Network, wished: EndpointRequest) -> 
         BakehouseError: See :meth:`Networks.attach`.
     """
     async with keeper.turn:
-        record = keeper.record
+        record, networks = keeper.record, keeper.parts.networks
         _check_own(record)
         connection = connection_to(network, wished)
-        if any(one.network_id == network.id for one in record.connections):
+        before = await recorded_of(networks, record)
+        if any(one.names(network) for one in before):
             raise PermissionDenied(
                 f"endpoint with name {record.name} already exists in network {network.name}"
             )
-        networks = keeper.parts.networks
-        after = attrs.evolve(record, connections=(*record.connections, connection))
+        after = attrs.evolve(record, connections=(*before, connection))
         if networks.sandbox(record.id) is None:
             await keeper.row.recast(after)
         else:
@@ -64,13 +64,13 @@ async def disconnect(keeper: Keeper, network: Network) -> None:
         NotFound: It is not on it; Docker's wording.
     """
     async with keeper.turn:
-        record = keeper.record
-        connection = next((one for one in record.connections if network.id == one.network_id), None)
+        record, networks = keeper.record, keeper.parts.networks
+        before = await recorded_of(networks, record)
+        connection = next((one for one in before if one.names(network)), None)
         if connection is None:
             _check_own(record)
             raise NotFound(f"container {record.id} is not connected to network {network.name}")
-        networks = keeper.parts.networks
-        left = tuple(one for one in record.connections if one is not connection)
+        left = tuple(one for one in before if one is not connection)
         after = attrs.evolve(record, connections=left)
         if networks.sandbox(record.id) is None:
             await keeper.row.recast(after)
@@ -90,10 +90,9 @@ async def forget_network(keeper: Keeper, reference: str) -> None:
     """
     async with keeper.turn:
         record = keeper.record
-        left = tuple(
-            one for one in record.connections if reference not in {one.name, one.network_id}
-        )
-        if left == record.connections:
+        before = record.connections or ()
+        left = tuple(one for one in before if reference not in {one.name, one.network_id})
+        if left == before:
             raise NotFound(f"container {record.id} is not connected to the network {reference}")
         await keeper.row.recast(attrs.evolve(record, connections=left))
 
@@ -103,6 +102,10 @@ def _check_own(record: ContainerRecord) -> None:
     if mode.startswith(SHARED):
         raise Conflict(
             "container sharing network namespace with another container or host cannot be connected to any other network"
+        )
+    if mode == "none":
+        raise Conflict(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode"
         )
     if mode == "host":
         raise Conflict(

@@ -171,6 +171,16 @@ async def resolved(
     return tuple(known)
 
 
+async def recorded_of(networks: Networks, record: ContainerRecord) -> tuple[Connection, ...]:
+    """Where a container is to be connected, whether there are such networks or not."""
+    mode = network_name(record.request.network_mode)
+    if mode in WITHOUT or mode.startswith(SHARED):
+        return ()
+    if record.connections is None:
+        return (await networks.connection(record.owner, mode),)
+    return record.connections
+
+
 async def take_seat(
     networks: Networks, record: ContainerRecord, owner: Owner, user_pin: Path | None
 ) -> None:
@@ -182,6 +192,6 @@ async def take_seat(
         record.request.network_mode,
         record.ports,
         user_pin,
-        await resolved(networks, record.owner, record.connections),
+        await resolved(networks, record.owner, await recorded_of(networks, record)),
         record.request.dns,
     )

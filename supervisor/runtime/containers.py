@@ -254,7 +254,7 @@ class Containers:
 
     def _forget(self, keeper: Keeper) -> None:
         self._keepers.pop(keeper.record.id, None)
-        self.parts.networks.let_go(keeper.record.id, keeper.record.connections)
+        self.parts.networks.let_go(keeper.record.id, keeper.record.connections or ())
         self._names[keeper.record.owner].pop(keeper.record.name, None)
         self._execs.forget_container(keeper.record.id)
 
@@ -333,7 +333,7 @@ class Containers:
         keeper = self._keeper(record, state)
         self._keepers[record.id] = keeper
         self._names[record.owner][record.name] = record.id
-        self.parts.networks.hold(record.id, record.connections)
+        self.parts.networks.hold(record.id, record.connections or ())
         await self._nursery.start(keeper.run)
         return keeper
 

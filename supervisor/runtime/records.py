@@ -74,7 +74,8 @@ class ContainerRecord:
         remapped: It runs in its owner's user namespace.
         health: Its health check, over the image's.
         shell: The image's, for what is to be run in one.
-        connections: To networks, in the order in which they are made at each start.
+        connections: To networks, in the order in which they are made at each start; None of one that is older than these,
+            which is on its mode's network.
     """
 
     id: str
@@ -99,7 +100,7 @@ class ContainerRecord:
     remapped: bool
     health: HealthRequest | None = None
     shell: tuple[str, ...] = ()
-    connections: tuple[Connection, ...] = ()
+    connections: tuple[Connection, ...] | None = None
 
     @property
     def ports(self) -> tuple[PortRequest, ...]:

@@ -213,6 +213,24 @@ def test_a_container_that_does_not_run_is_connected_as_well(person: Person) -> N
     person("start", "web")
 
 
+def test_a_container_that_was_taken_off_every_network_stays_off(person: Person) -> None:
+    person("network", "create", "back")
+    person("run", "-d", "--name", "web", "-p", "8080", "bb", "sleep", "1000")
+    person("network", "disconnect", "bridge", "web")
+    for _ in range(2):
+        assert person.networks_of("web") == {}
+        links = person("exec", "web", "ls", "/sys/class/net").split()
+        assert "lo" in links
+        assert "eth0" not in links
+        person("restart", "-t", "0", "web")
+    person("network", "connect", "back", "web")
+    assert set(person.networks_of("web")) == {"back"}
+    assert person("port", "web")
+    person("run", "-d", "--name", "alone", "--network", "none", "bb", "sleep", "1000")
+    told = person.refused("network", "connect", "back", "alone")
+    assert "with one of the networks in private (none) mode" in told
+
+
 def test_the_way_out_is_the_first_network_by_name_that_has_one(person: Person) -> None:
     person("network", "create", "bbb")
     person("network", "create", "aaa")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from supervisor.api.http import JsonObject
-from supervisor.runtime.connections import SHARED, network_name
+from supervisor.runtime.connections import SHARED, WITHOUT, network_name
 
 if TYPE_CHECKING:
     from supervisor.network.endpoints import Connection, Endpoint, Sandbox
@@ -52,8 +52,8 @@ def endpoint_settings(record: ContainerRecord, sandbox: Sandbox | None) -> dict[
     if mode.startswith(SHARED):
         return {}
     there = {} if sandbox is None else {one.network_name: one for one in sandbox.endpoints}
-    wished = {one.name: one for one in record.connections}
-    if not record.connections and mode not in there:
+    wished = {one.name: one for one in record.connections or ()}
+    if mode not in there and (mode in WITHOUT or record.connections is None):
         return {mode: _settings(record, None, None)}
     names = dict.fromkeys((*wished, *there))
     return {name: _settings(record, wished.get(name), there.get(name)) for name in names}
