@@ -70,6 +70,7 @@ class Place:
         asked: The ports it wants published as soon as there is a way out.
         recorded: The database may know of it: a cancelled unit can have been written.
         whole: It has all that belongs to it; False while it is made, and from when it is taken down.
+        leads: The wire its ports are mapped to, or may be.
         ended: Its links are about to go, with their numbers and addresses: they may soon be somebody else's.
     """
 
@@ -78,6 +79,7 @@ class Place:
     holds: list[Hold] = attrs.field(factory=list)
     recorded: bool = False
     whole: bool = False
+    leads: Wire | None = None
     ended: bool = False
 
 
@@ -150,7 +152,9 @@ class Seats:
 
     def take_up(self, seat: Seat) -> None:
         """A seat that is recorded; its links and ports are there, or are mended at recovery."""
-        self.places[seat.container_id] = Place(seat, recorded=True, whole=True)
+        self.places[seat.container_id] = Place(
+            seat, recorded=True, whole=True, leads=self.out_of(seat)
+        )
         for wired in seat.wires:
             self.occupancy.take(wired.network, wired.addresses)
             self.registry.members[wired.network][seat.container_id] = None
@@ -228,7 +232,7 @@ class Seats:
                 await self._reserve(place, connection)
                 wired = place.seat.wires[-1]
                 await self.wire(place, [wired])
-                await self._lead(place, self.out_of(before))
+                await self._lead(place)
                 with finish_within(UNDO_SECONDS):
                     await self.database.write(
                         lambda connected: self._ledger.rewrite(
@@ -297,7 +301,7 @@ class Seats:
             await mounts.network_namespace(self.spawner, self.pins / seat.container_id, user_pin)
         if place.seat.wires:
             await self.wire(place, place.seat.wires)
-            await self.bridges.publish(publications(place.seat.ports, self.out_of(place.seat)))
+            await self._lead(place)
 
     async def _reserve(self, place: Place, connection: Connection) -> None:
         """A wire's number and addresses; its network's bridge is raised, and stays."""
@@ -360,17 +364,22 @@ class Seats:
     def _note_ports(self, seat: Seat) -> None:
         self.holders.add(seat.container_id, seat.container_name, seat.owner, seat.ports)
 
-    async def _lead(self, place: Place, before: Wire | None) -> None:
-        """The ports lead to the way out as it is now, which was another ``before``; without one nothing is published."""
+    async def _lead(self, place: Place) -> None:
+        """The ports lead to the way out as it is now; without one nothing is published."""
         now = self.out_of(place.seat)
-        if now == before:
+        if now == place.leads:
             return
-        await self.bridges.unpublish(publications(place.seat.ports, before))
+        await self._lead_nowhere(place)
         if now is None:
             self._release_ports(place)
             return
         self._hold_ports(place)
+        place.leads = now
         await self.bridges.publish(publications(place.seat.ports, now))
+
+    async def _lead_nowhere(self, place: Place) -> None:
+        await self.bridges.unpublish(publications(place.seat.ports, place.leads))
+        place.leads = None
 
     def _release_ports(self, place: Place) -> None:
         self.holders.remove(place.seat.container_id, place.seat.ports)
@@ -403,7 +412,7 @@ class Seats:
             place.seat, wires=tuple(one for one in place.seat.wires if one != wired)
         )
         try:
-            await self._lead(place, before)
+            await self._lead(place)
         finally:
             self._end(wired)
         await self.occupancy.end_now()
@@ -425,7 +434,7 @@ class Seats:
         self.bridges.name_server.close(seat.container_id)
         for wired in seat.wires:
             self._names.leave(wired.network, seat.container_id)
-        await self.bridges.unpublish(publications(seat.ports, self.out_of(seat)))
+        await self._lead_nowhere(place)
         self._release_ports(place)
         if seat.mode in {Mode.BRIDGE, Mode.NONE}:
             await self.unpin(self.pins / seat.container_id)

@@ -456,3 +456,43 @@ def test_a_network_with_ipv6_speaks_it_inside_outside_and_through_published_port
     assert person.ask("old", "[fdba:5e00:9::1]", int(number)) == ""
     person("network", "connect", "four", "two")
     assert person.ask("two", "[fdba:5e00:9::77]") == "web"
+
+
+def test_networks_and_who_is_on_them_outlive_the_daemon(engine: Daemon, two_users: People) -> None:
+    ada = Person(engine, two_users.ada)
+    subnet = ("--subnet", "10.211.11.0/24", "--subnet", "fdba:5e00:b::/64", "--ipv6")
+    ada("network", "create", *subnet, "--label", "a=b", "back")
+    ada("network", "create", "--internal", "inside")
+    before = ada.inspect("network", "inspect", "back")
+    ada.serve("web", "--network", "back", "--network-alias", "site", "-p", "8080")
+    ada.serve("two", "--network", "inside")
+    ada("network", "connect", "inside", "web")
+    kept = ("--network", "back", "--ip", "10.211.11.9", "bb", "sleep", "1000")
+    ada("create", "--name", "kept", *kept)
+    networks, port = ada.networks_of("web"), ada("port", "web", "8080/tcp").splitlines()[0]
+    try:
+        engine.kill()
+        engine.start()
+        assert ada.networks_of("web") == networks
+        shown = ada.inspect("network", "inspect", "back")
+        assert shown | {"Containers": {}} == before
+        assert ada.ask("two", "web") == "web"
+        assert len(ada.resolves("web", "site")) == 2
+        number = port.rpartition(":")[2]
+        asked = ["curl", "-sS", "-m", "2", f"http://127.0.0.1:{number}/"]
+        assert engine.run(asked).stdout.strip() == "web"
+        asked[-1] = f"http://[fdba:5e00:b::1]:{number}/"
+        assert engine.run(asked).stdout.strip() == "web"
+        for _ in range(8):
+            ada("run", "-d", "--network", "back", "bb", "sleep", "1000")
+        taken = {
+            one["IPv4Address"]
+            for one in ada.inspect("network", "inspect", "back")["Containers"].values()
+        }
+        assert "10.211.11.9/24" not in taken
+        ada("start", "kept")
+        assert ada.networks_of("kept")["back"]["IPAddress"] == "10.211.11.9"
+        ada("network", "disconnect", "back", "web")
+        assert set(ada.networks_of("web")) == {"inside"}
+    finally:
+        clear(ada)
