@@ -27,7 +27,13 @@ from supervisor.runtime.attach import Attachment, AttachRequest
 from supervisor.runtime.cgroup_tree import monitors_group
 from supervisor.runtime.clients import RESIZE
 from supervisor.runtime.complaints import exec_failure
-from supervisor.runtime.conmon import SessionInputs, SessionPaths, control, open_session
+from supervisor.runtime.conmon import (
+    Session,
+    SessionInputs,
+    SessionPaths,
+    control,
+    open_session,
+)
 from supervisor.runtime.endings import await_ending, monitored, read_ending
 from supervisor.runtime.first_process import capabilities_of, mapped_user
 from supervisor.runtime.keeper import Keeper
@@ -36,7 +42,7 @@ from supervisor.runtime.lines import Lines
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.processes import identify, kill_family, open_process, send_signal, wait_end
 from supervisor.runtime.records import ExecRecord, ProcessIdentity
-from supervisor.tasks import in_thread
+from supervisor.tasks import each_to_its_end, in_thread
 
 
 class Exec:
@@ -97,7 +103,6 @@ class Exec:
             raise Conflict(f"Container {self.keeper.record.id} is not running")
         self.record = attrs.evolve(self.record, started=True)
         try:
-            await self._write(ExecStart(exec_id=self.record.id, command=self.command_line))
             await self._run(attachment)
         except BakehouseError as error:
             failure, code = exec_failure(self.keeper.record.name, error)
@@ -120,10 +125,16 @@ class Exec:
             is_exec=True,
             attached=attachment is not None,
         )
-        conmon = parts.config.runtime.conmon
-        session = await open_session(parts.spawner, conmon, parts.runtime, inputs)
+        sessions: list[Session] = []
+
+        async def start_monitor() -> None:
+            conmon = parts.config.runtime.conmon
+            sessions.append(await open_session(parts.spawner, conmon, parts.runtime, inputs))
+
         try:
-            await self._prepare()
+            # The monitor waits: what it is let go on with is written down and ready by then.
+            await each_to_its_end(self._tell_start, start_monitor, self._prepare)
+            (session,) = sessions
             await session.go()
             if attachment is not None:
                 await session.socket_ready()
@@ -131,11 +142,15 @@ class Exec:
                 await session.go()
             pid = await session.pid()
         finally:
-            await trio.aclose_forcefully(session)
+            for session in sessions:
+                await trio.aclose_forcefully(session)
         # It may have ended already, and nobody else can have its pid while its conmon has not reaped it.
         process = identify(pid, parts.boot_id)
         self.record = attrs.evolve(self.record, process=process)
         self.watch()
+
+    async def _tell_start(self) -> None:
+        await self._write(ExecStart(exec_id=self.record.id, command=self.command_line))
 
     async def _prepare(self) -> None:
         parts, container, request = self._parts, self.keeper.record, self.record.request
