@@ -237,13 +237,13 @@ class Volumes:
         if source is None:
             return await self._views.volumes(owner) / name / DATA
         place = await self._views.gate(owner, IN_MEMORY) / name
+        self._in_memory.add(place)  # before it is: a mount that nobody knows of would stay
         await mounts.tmpfs(
             self._spawner,
             place,
             _in_owners_ids(source.options, owner),
             programs="noexec" not in source.options,
         )
-        self._in_memory.add(place)
         return place
 
     async def usage(self, volume: Volume) -> int:

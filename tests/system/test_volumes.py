@@ -119,3 +119,18 @@ def test_lists_and_prunes_by_their_filters(engine: Daemon, two_users: People) ->
     )
     option = engine.docker("volume", "create", "-o", "x=1", "data", check=False)
     assert 'create data: invalid option: "x"' in option.stderr
+
+
+def test_a_volume_in_memory_outlives_the_daemon_and_not_its_removal(engine: Daemon) -> None:
+    engine.docker("volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "quick")
+    engine.docker("run", "-d", "--name", "holder", "-v", "quick:/q", "bb", "sleep", "300")
+    engine.docker("exec", "holder", "sh", "-c", "echo kept > /q/x")
+    engine.kill()
+    engine.start()
+    run = ("run", "--rm", "-v", "quick:/q", "bb", "cat", "/q/x")
+    assert engine.docker(*run).stdout == "kept\n"
+    engine.docker("rm", "-f", "holder")
+    engine.docker("volume", "rm", "quick")
+    engine.docker("volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "quick")
+    assert engine.docker(*run, check=False).returncode == 1
+    engine.docker("volume", "rm", "quick")
