@@ -18,7 +18,7 @@ import attrs
 
 from supervisor.errors import NotFound, Unavailable
 from supervisor.linux import cgroup_files as files
-from supervisor.linux import pressure
+from supervisor.linux import device_filter, pressure, syscall
 from supervisor.linux.cgroup_details import details_v2
 from supervisor.linux.cgroup_model import (
     NO_LIMITS,
@@ -138,11 +138,28 @@ class CgroupsV2:
 
     @property
     def confines_devices(self) -> bool:
-        """See ``Cgroups``; v2 has no device files, only programs."""
-        return False
+        """See ``Cgroups``; by a program that the kernel must know how to run."""
+        try:
+            os.close(syscall.load_device_program(device_filter.program(())))
+        except OSError:
+            return False
+        return True
 
     def confine_devices(self, group: str, rules: Sequence[str]) -> None:
         """See ``Cgroups``."""
+        opened: list[int] = []
+        try:
+            opened.append(
+                os.open(self.tree.path(group), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            )
+            opened.append(syscall.load_device_program(device_filter.program(rules)))
+            syscall.attach_device_program(*opened)
+        except OSError as error:
+            if self.confines_devices:
+                raise refusal("confine", group, error) from error
+        finally:
+            for fd in opened:
+                os.close(fd)
 
     def create(self, group: str, limits: CgroupLimits = NO_LIMITS) -> None:
         """See ``Cgroups``."""

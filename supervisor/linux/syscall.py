@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -64,6 +65,7 @@ PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
 CLOSE_RANGE_CLOEXEC = 4
+BPF_ATTRIBUTE_BYTES = 72
 
 NS_GET_NSTYPE = 0xB703
 """ioctl on a namespace fd: its CLONE_NEW… constant; ENOTTY on anything else."""
@@ -73,6 +75,9 @@ _OPEN_TREE = 428
 _MOVE_MOUNT = 429
 _CLOSE_RANGE = 436
 _OPENAT2 = 437
+_BPF = {"x86_64": 321, "aarch64": 280}.get(os.uname().machine, -1)
+_BPF_PROG_LOAD, _BPF_PROG_ATTACH = 5, 8
+_BPF_CGROUP_DEVICE_PROGRAM, _BPF_CGROUP_DEVICE, _BPF_ALLOW_MULTIPLE = 15, 6, 2
 _FACCESSAT2 = 439
 _MOUNT_SETATTR = 442
 _STATX_ATTR_MOUNT_ROOT = 0x2000
@@ -250,6 +255,36 @@ def openat2(directory_fd: int, path: str, flags: int, mode: int = 0, resolve: in
         _long(ctypes.sizeof(how)),
     )
     return _checked(number, path)
+
+
+def load_device_program(code: bytes) -> int:
+    """An fd of a BPF program for a cgroup's devices; see bpf(2), and ``device_filter`` for the code."""
+    instructions, license_ = (
+        ctypes.create_string_buffer(code, len(code)),
+        ctypes.c_char_p(b"Apache"),
+    )
+    attributes = struct.pack(
+        "=IIQQ",
+        _BPF_CGROUP_DEVICE_PROGRAM,
+        len(code) // 8,
+        ctypes.addressof(instructions),
+        ctypes.cast(license_, ctypes.c_void_p).value or 0,
+    )
+    return _bpf(_BPF_PROG_LOAD, attributes)
+
+
+def attach_device_program(group_fd: int, program_fd: int) -> None:
+    """The kernel asks the program too, from now on, whenever a process of the group opens or makes a device node."""
+    attributes = struct.pack("=IIII", group_fd, program_fd, _BPF_CGROUP_DEVICE, _BPF_ALLOW_MULTIPLE)
+    _bpf(_BPF_PROG_ATTACH, attributes)
+
+
+def _bpf(command: int, attributes: bytes) -> int:
+    padded = ctypes.create_string_buffer(attributes.ljust(BPF_ATTRIBUTE_BYTES, b"\0"))
+    number = _libc.syscall(
+        _long(_BPF), _long(command), ctypes.byref(padded), _long(BPF_ATTRIBUTE_BYTES)
+    )
+    return _checked(number, "bpf")
 
 
 def close_on_exec_from(first_fd: int) -> None:

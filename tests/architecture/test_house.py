@@ -33,6 +33,7 @@ PURE = (
     "supervisor/build/dockerfile",
     "supervisor/build/graph.py",
     "supervisor/build/convert.py",
+    "supervisor/linux/device_filter.py",
     "supervisor/linux/idmap.py",
     "supervisor/monitor/detect.py",
     "supervisor/network/ruleset.py",

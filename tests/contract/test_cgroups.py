@@ -337,3 +337,41 @@ def test_a_limit_without_sense_is_refused_in_words(groups: Cgroups) -> None:
 def test_what_the_host_lacks_is_told_in_words(groups: Cgroups) -> None:
     assert all(": " in words for words in groups.lacks)
     assert any("memory.high" in words for words in groups.lacks) == (groups.kind != "v2")
+
+
+RULES = ("c *:* m", "c 1:3 rwm", "c 1:5 r", "b 7:* r")
+TRY = """
+import os, sys
+for path, flags in (("null", 2), ("zero", 0), ("zero", 1), ("full", 0), ("loop-control", 0), ("loop0", 0), ("loop0", 1)):
+    try:
+        os.close(os.open("/dev/" + path, flags))
+    except PermissionError:
+        sys.stdout.write("-")
+    except OSError as error:
+        sys.stdout.write("?" + path)
+    else:
+        sys.stdout.write("+")
+"""
+
+
+def test_only_the_devices_that_are_named_can_be_used(groups: Cgroups) -> None:
+    if not groups.confines_devices:
+        pytest.skip("the kernel filters no devices here")
+    if not Path("/dev/loop-control").exists() or not Path("/dev/loop0").exists():
+        pytest.skip("needs loop devices")
+    groups.create("u1/free")
+    groups.create("u1/bound")
+    groups.confine_devices("u1/bound", RULES)
+    seen = {}
+    for group in ("u1/free", "u1/bound"):
+        fds = groups.entry_fds(group)
+        seen[group] = subprocess.run(
+            [sys.executable, "-I", "-c", TRY],
+            preexec_fn=lambda fds=fds: [os.write(fd, b"0") for fd in fds] and None,  # type: ignore[misc]
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for fd in fds:
+            os.close(fd)
+    assert seen == {"u1/free": "+++++++", "u1/bound": "++---+-"}
