@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-FRAME_BYTES_MAX = 1 << 20
 CONTENT_BYTES = 1 << 18
 LENGTH = struct.Struct(">I")
 END = LENGTH.pack(0)

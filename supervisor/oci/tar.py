@@ -285,7 +285,7 @@ def _records(data: bytes) -> dict[bytes, bytes]:
         if match is None or end > len(data) or end <= match.end() or data[end - 1 : end] != b"\n":
             raise _wrong("an extension header is damaged")
         key, equals, value = data[match.end() : end - 1].partition(b"=")
-        if not equals or not key:
+        if not equals or not key or b"\0" in key:
             raise _wrong("an extension header is damaged")
         if b"\0" in value and not key.startswith(_XATTR):
             raise _wrong("there is a NUL in an extension header")

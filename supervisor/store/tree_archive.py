@@ -32,6 +32,8 @@ _KINDS = {
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 ROOT_NAME = b"/"
+MTIME_MAX = 1 << 33
+"""Seconds since 1970: what every file system takes; a tar may say more than any."""
 
 
 @attrs.frozen
@@ -158,7 +160,7 @@ def _node(member: Member, ids: Ids) -> Node | None:
         mode=member.mode,
         uid=ids.uid(member.uid),
         gid=ids.gid(member.gid),
-        mtime_ns=max(member.mtime, 0) * NANOSECONDS_PER_SECOND,
+        mtime_ns=min(max(member.mtime, 0), MTIME_MAX) * NANOSECONDS_PER_SECOND,
         size=member.size,
         link=link,
         xattrs=scan.kept_xattrs(member.xattrs),

@@ -120,6 +120,54 @@ def test_an_archive_that_climbs_or_goes_through_its_own_links(
     daemon.docker("rm", "linked", user=ada)
 
 
+def test_names_and_times_that_no_text_or_clock_has(daemon: Daemon, two_users: People) -> None:
+    """What is no Unicode, or lies beyond the year 9999, is told somehow, and takes nobody down."""
+    ada = two_users.ada
+    daemon.import_busybox(user=ada)
+    place = Path("/dev/shm") / f"bh-{uuid.uuid4().hex[:8]}"  # tmpfs keeps any time
+    place.mkdir()
+    given(place, ada)
+    (place / "late").touch()
+    given(place / "late", ada)
+    os.utime(place / "late", (2**40, 2**40))
+    script = (
+        r"mkdir /w; cd /w; touch $(printf 'n\377'); ln -s $(printf '/\376\377') bad;"
+        " touch old; touch /w/ready; exec sleep 600"
+    )
+    options = ("-v", f"{place}:/s", "--name", "odd")
+    try:
+        daemon.docker("run", "-d", *options, "busybox", "sh", "-c", script, user=ada)
+        daemon.docker("exec", "odd", "sh", "-c", "until [ -e /w/ready ]; do :; done", user=ada)
+        with contextlib.closing(client_of(daemon)) as client:
+            container = client.containers.get("odd")
+            for path in ("/w/bad", "/w/old", "/s/late", "/w", "/s", "/w/."):
+                pieces, told = container.get_archive(path)
+                assert told["name"] == path.rpartition("/")[2]
+                assert b"".join(pieces)
+            assert len(container.diff()) > 2
+            url = client.api._url("/containers/{0}/archive", "odd")
+            params = {"path": "/w", "noOverwriteDirNonDir": "1"}
+            refused = client.api.put(url, params=params, data=odd_archive())
+            assert refused.status_code == 400
+            assert "cannot overwrite non-directory" in refused.json()["message"]
+            assert client.api.put(url, params={"path": "/w"}, data=odd_archive()).status_code < 600
+        daemon.docker("rm", "-f", "odd", user=ada)
+        assert not daemon.crashed(within_seconds=0.5)
+    finally:
+        shutil.rmtree(place)
+
+
+def odd_archive() -> bytes:
+    """A directory in the place of a file, with a name that is no text, of a time that no clock has, and much to say."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        entry = tarfile.TarInfo(os.fsdecode(b"n\xff"))
+        entry.type, entry.mtime = tarfile.DIRTYPE, 2**45
+        entry.pax_headers = {"SCHILY.xattr.user.long": "x" * 70_000}
+        tar.addfile(entry)
+    return data.getvalue()
+
+
 def test_no_program_of_the_container_is_run(daemon: Daemon, two_users: People) -> None:
     """Decompressors, tar and the libraries they would load are the container's to replace (2026-41567, 2019-14271)."""
     ada = two_users.ada

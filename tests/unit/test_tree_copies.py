@@ -16,6 +16,7 @@ from supervisor.errors import BakehouseError
 from supervisor.linux import tree_wire
 from supervisor.linux.tree_view import Found, Place, clean_path
 from supervisor.linux.tree_wire import Node
+from supervisor.oci.tar import END, Kind, Member, gnu_header
 from supervisor.store.tree_archive import Ids, feed
 from tests.support.archives import tar_of
 
@@ -79,6 +80,12 @@ def test_the_stat_of_a_path() -> None:
     }
 
 
+@pytest.mark.parametrize("mtime_ns", [0, -1, -(2**100), 2**100])
+def test_files_of_any_age(mtime_ns: int) -> None:
+    told = path_stat(Place.of("/a"), Found(0, stat.S_IFREG, mtime_ns, ""))
+    assert (told["mtime"] == "1970-01-01T00:00:00.000000000Z") == (mtime_ns == 0)
+
+
 def test_ids_of_an_archive_in_a_container() -> None:
     ids = Ids(own_uid=1_000, own_gid=100, last=65_535)
     assert [ids.uid(number) for number in (0, 33, 1_000, 65_535, 65_536)] == [0, 33, 0, 65_535, 0]
@@ -133,6 +140,15 @@ def feed_bytes(data: bytes, pipe: io.BytesIO) -> None:
         archive.write(data)
         archive.seek(0)
         feed(archive, Ids(), pipe)
+
+
+def test_an_archive_from_the_far_future() -> None:
+    pipe = io.BytesIO()
+    feed_bytes(gnu_header(Member(b"x", Kind.FILE, mtime=2**90)) + END, pipe)
+    pipe.seek(0)
+    node = tree_wire.read_node(pipe)
+    assert node is not None
+    assert node.mtime_ns < 2**63
 
 
 def test_device_nodes_and_the_root_are_left_out() -> None:

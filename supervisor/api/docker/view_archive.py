@@ -10,9 +10,12 @@ import stat
 
 import orjson
 
+from protocol.times import format_time
 from supervisor.api.http import JsonObject
-from supervisor.clock import rfc3339
 from supervisor.linux.tree_view import Found, Place
+
+TIME_FIRST_NS, TIME_LAST_NS = -62_135_596_800 * 10**9, 253_402_300_799 * 10**9
+"""The years 1 to 9999: a file may be of any."""
 
 PATH_STAT_FIELD = "X-Docker-Container-Path-Stat"
 
@@ -41,7 +44,7 @@ def path_stat(place: Place, found: Found) -> JsonObject:
         "name": place.name,
         "size": found.size,
         "mode": go_mode(found.mode),
-        "mtime": rfc3339(found.mtime_ns),
+        "mtime": format_time(min(max(found.mtime_ns, TIME_FIRST_NS), TIME_LAST_NS)),
         "linkTarget": found.link,
     }
 

@@ -23,6 +23,8 @@ from supervisor.linux.spawner_wire import JSON
 from supervisor.linux.tree_wire import CONTENT_BYTES, Node
 
 LINKS_MAX = 255
+INT64 = 2**63 - 1
+"""A file system may keep times that no number of JSON holds."""
 DEPTH_MAX = 1_024
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -89,14 +91,19 @@ def _look(root: int, directory: str, base: str) -> tuple[JSON, int]:
     status = os.lstat(base, dir_fd=parent) if plain else os.fstat(parent)
     link = ""
     if stat.S_ISLNK(status.st_mode):
-        link = _evaluated(root, f"{directory}/{base}")
+        link = _shown(os.fsencode(_evaluated(root, f"{directory}/{base}")))
     told: JSON = {
         "size": status.st_size,
         "mode": status.st_mode,
-        "mtime_ns": status.st_mtime_ns,
+        "mtime_ns": min(max(status.st_mtime_ns, -INT64), INT64),
         "link": link,
     }
     return told, parent
+
+
+def _shown(name: bytes) -> str:
+    """A name for people, and for JSON, which has no other text than Unicode."""
+    return name.decode(errors="replace")
 
 
 def _evaluated(root: int, path: str) -> str:
@@ -177,9 +184,7 @@ class _Reader:
                 return os.open(name, DIRECTORY, dir_fd=parent)
         except OSError as failure:
             if failure.errno not in _VANISHED:
-                raise OSError(
-                    failure.errno, f"{os.fsdecode(path)}: {failure.strerror}"
-                ) from failure
+                raise OSError(failure.errno, f"{_shown(path)}: {failure.strerror}") from failure
         return None
 
     def _send_one(self, parent: int, name: bytes, path: bytes) -> bool:
@@ -351,7 +356,8 @@ class _Writer:
             one, other = (
                 ("directory", "non-directory") if is_directory else ("non-directory", "directory")
             )
-            why = f'cannot overwrite {one} "{self._path(node.path)}" with {other} "{self._place}"'
+            path = f"{self._place}/{_shown(node.path)}"
+            why = f'cannot overwrite {one} "{path}" with {other} "{self._place}"'
             raise FileExistsError(errno.EEXIST, why)
         if not (is_directory and wanted):
             _remove(parent, name)
