@@ -4,8 +4,8 @@ Words: a link is **ending** from when its container has gone until the kernel ha
 a container that asked for it and does not run.
 
 Rules: an address is in use until its link is gone, so that two cards never have it at once, and until the kernel has
-forgotten its connections, which would go on to whoever has it next. Links are ended many at a
-time, apart from everything else: each waits tens of milliseconds for the kernel's routing lock.
+forgotten the connections that published ports led to it, which would go on to whoever has it next. Links are ended many
+at a time, apart from everything else: each waits tens of milliseconds for the kernel's routing lock.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import trio
 
 from supervisor.errors import Internal, PermissionDenied, ResourceExhausted
 from supervisor.linux import netlink
-from supervisor.linux.conntrack import forget
+from supervisor.linux.conntrack import forget_led_to
 from supervisor.linux.netlink import Netlink, NetlinkRefused
 from supervisor.network.addresses import IN_USE, Allocator
 from supervisor.network.endpoints import Address, AddressPool, Network, Wire
@@ -34,6 +34,7 @@ class Occupancy:
     _pools: dict[int, dict[int, Allocator]] = attrs.field(factory=dict)
     _holders: dict[tuple[int, Address], list[str]] = attrs.field(factory=dict)
     _ending: dict[str, Wire] = attrs.field(factory=dict)
+    _led_to: dict[Address, None] = attrs.field(factory=dict)
     _more: trio.Event = attrs.field(factory=trio.Event)
 
     def open(self, network: Network) -> None:
@@ -108,9 +109,11 @@ class Occupancy:
                     del self._holders[network.number, address]
                     self.give_back(network.number, [address])
 
-    def ends(self, link: str, wire: Wire) -> None:
-        """Delete the link soon, and free its addresses then."""
+    def ends(self, link: str, wire: Wire, *, published: bool = False) -> None:
+        """Delete the link soon, and free its addresses then; ports of the host may have led to those."""
         self._ending[link] = wire
+        if published:
+            self._led_to.update(dict.fromkeys(wire.addresses))
         self._more.set()
 
     def is_ending(self, link: str) -> bool:
@@ -135,8 +138,9 @@ class Occupancy:
         """
         ending = dict(self._ending)
         await self.links.batch([netlink.delete(link) for link in ending])
+        led_to, self._led_to = self._led_to, {}
         try:
-            await forget(address for wire in ending.values() for address in wire.addresses)
+            await forget_led_to(led_to)
         except Internal as error:
             log.warning("%s; they may go on to who gets their address next", error)
         for link, wire in ending.items():

@@ -407,20 +407,18 @@ class Seats:
     async def _cut(self, place: Place, wired: Wire) -> None:
         """The container has not got this wire; its ports lead to what is left."""
         self._names.leave(wired.network, place.seat.container_id)
-        before = self.out_of(place.seat)
-        place.seat = attrs.evolve(
-            place.seat, wires=tuple(one for one in place.seat.wires if one != wired)
-        )
+        seat, before = place.seat, self.out_of(place.seat)
+        place.seat = attrs.evolve(seat, wires=tuple(one for one in seat.wires if one != wired))
         try:
             await self._lead(place)
         finally:
-            self._end(wired)
+            self._end(wired, seat)
         await self.occupancy.end_now()
         if place.seat.wires and self.out_of(place.seat) != before:
             await self.wire(place, ())
 
-    def _end(self, wired: Wire) -> None:
-        self.occupancy.ends(self.link_name(wired), wired)
+    def _end(self, wired: Wire, seat: Seat) -> None:
+        self.occupancy.ends(self.link_name(wired), wired, published=bool(seat.ports))
         self._numbers.discard(wired.number)
 
     def _is_off(self, seat: Seat, wired: Wire) -> None:
@@ -441,7 +439,7 @@ class Seats:
         if not place.ended:
             place.ended = True
             for wired in seat.wires:
-                self._end(wired)
+                self._end(wired, seat)
         if place.recorded:
             await self.database.write(lambda connection: self._ledger.forget(connection, seat))
         for wired in seat.wires:

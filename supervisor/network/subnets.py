@@ -6,6 +6,7 @@ takes to look at the routes and to record it.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
 import sqlite3
@@ -27,6 +28,7 @@ from supervisor.errors import (
     ResourceExhausted,
     Unavailable,
 )
+from supervisor.linux.conntrack import forget_all_of
 from supervisor.network import options, rows
 from supervisor.network.addresses import OVERLAP, free_subnet, gateway_of, named_pool, overlaps
 from supervisor.network.endpoints import DEFAULT_BRIDGE, AddressPool, Mode, Network, Subnet
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from supervisor.linux.netlink import Netlink
     from supervisor.network.occupancy import Occupancy
     from supervisor.network.registry import Registry
+
+log = logging.getLogger(__name__)
 
 WRITE_SECONDS = 10.0
 _IPV4, _IPV6 = 4, 6
@@ -142,6 +146,10 @@ class Subnets:
             if rows.remove_network(connection, network.number):
                 self._tell(connection, network, NetworkDestroy())
 
+        try:
+            await forget_all_of(pool.subnet for pool in network.pools)
+        except Internal as error:
+            log.warning("%s; they may go on to who gets their subnet next", error)
         await self._write(work)
         self.registry.remove(network)
         self.occupancy.close(network)
