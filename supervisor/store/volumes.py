@@ -27,7 +27,7 @@ from supervisor import clock
 from supervisor.access.owners import Owner
 from supervisor.access.volume_options import volume_source
 from supervisor.database.database import Database
-from supervisor.errors import Conflict, InvalidArgument, NotFound
+from supervisor.errors import Conflict, Internal, InvalidArgument, NotFound
 from supervisor.events.journal import Events
 from supervisor.linux import beneath, mounts
 from supervisor.linux.spawner import Spawner
@@ -117,8 +117,12 @@ class Volumes:
             created_ns=clock.now_ns(),
         )
         async with self._changing:
-            await in_thread(lambda: _make(self.path(wanted.owner, wanted.name)))
-            return await self._database.write(lambda c: self._create_in(c, wanted, holder))
+            with finish_within(
+                FILL_CLEANUP_SECONDS
+            ):  # a directory that no row tells of is nobody's
+                await in_thread(lambda: _make(self.path(wanted.owner, wanted.name)))
+                return await self._database.write(lambda c: self._create_in(c, wanted, holder))
+        raise Internal(f"cannot create volume {wanted.name}: the database does not answer")
 
     async def get(self, owner: int, name: str) -> Volume:
         """The owner's volume of this name.

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
 import pytest
 import trio
 
+from supervisor.access.requests import (
+    EndpointRequest,
+    HealthRequest,
+    NetworkRequest,
+    Resources,
+    UpdateRequest,
+)
+from supervisor.errors import NotFound
+from supervisor.network.endpoints import Network
+from supervisor.runtime import connecting
+from supervisor.runtime.health import Health
 from supervisor.runtime.keeper import Keeper
 from supervisor.runtime.status import ALIVE, Status
 from tests.support.cancelling import cancel_everywhere
-from tests.support.engines import Engine, engine_in
+from tests.support.engines import ADA_IDENTITY, Engine, engine_in
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 PATIENCE_SECONDS = 10
+OTHER = "other"
 POINTS = 15
 
 Do = Callable[[Engine, Keeper], Awaitable[object]]
@@ -53,7 +66,32 @@ async def kill(_: Engine, keeper: Keeper) -> None:
     await keeper.perform(lambda: keeper.kill(signal.SIGKILL))
 
 
+async def update(_: Engine, keeper: Keeper) -> None:
+    request = UpdateRequest(resources=Resources(memory_bytes=64 << 20, pids_max=77))
+    await keeper.perform(lambda: keeper.update(request))
+
+
+async def connect(made: Engine, keeper: Keeper) -> None:
+    network = await other_network(made)
+    wished = EndpointRequest(network.id, aliases=("alias",))
+    await keeper.perform(lambda: connecting.connect(keeper, network, wished))
+
+
+async def disconnect(made: Engine, keeper: Keeper) -> None:
+    network = await other_network(made)
+    await keeper.perform(lambda: connecting.disconnect(keeper, network))
+
+
+async def other_network(made: Engine) -> Network:
+    found = await made.parts.networks.network(ADA_IDENTITY.owner, OTHER)
+    assert isinstance(found, Network)
+    return found
+
+
 CHANGES = (
+    Change("update", update),
+    Change("connect", connect),
+    Change("disconnect", disconnect, before=connect),
     Change("restart", restart),
     Change("pause", pause),
     Change("unpause", unpause, before=pause),
@@ -65,7 +103,9 @@ CHANGES = (
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
 async def test_a_change_goes_on_when_its_caller_leaves(change: Change, root: Path) -> None:
     async with engine_in(root) as made:
-        await made.remove(await made.run("true", network_mode="bridge"))  # what an owner keeps
+        await made.parts.networks.create(ADA_IDENTITY.owner, NetworkRequest(OTHER))
+        for network in ("bridge", OTHER):
+            await made.remove(await made.run("true", network_mode=network))  # what an owner keeps
         ground = made.ground
         await ground.remember()
 
@@ -91,3 +131,67 @@ async def test_a_change_goes_on_when_its_caller_leaves(change: Change, root: Pat
 
         await cancel_everywhere(operation, check, points=POINTS, every_task=True)
         await made.remove(keeper)
+
+
+async def test_a_network_is_made_and_removed(root: Path) -> None:
+    async with engine_in(root) as made:
+        networks, ground = made.parts.networks, made.ground
+        await made.remove(await made.run("true", network_mode="bridge"))
+        await ground.remember()
+
+        async def operation() -> None:
+            await networks.create(ADA_IDENTITY.owner, NetworkRequest(OTHER))
+            await networks.remove(ADA_IDENTITY, OTHER)
+
+        async def check(_: bool) -> None:
+            with suppress(NotFound):
+                await networks.remove(ADA_IDENTITY, OTHER)
+            await ground.check_nothing_remains()
+
+        for every_task in (False, True):
+            await cancel_everywhere(operation, check, every_task=every_task)
+
+
+async def test_a_volume_is_made_held_and_removed(root: Path) -> None:
+    async with engine_in(root) as made:
+        volumes, ground = made.parts.store.volumes, made.ground
+        owner = await made.parts.owners.owner_of(ADA_IDENTITY)
+        await volumes.create(owner.uid, "first")  # an owner's first makes their directory
+        await ground.remember()
+
+        async def operation() -> None:
+            await volumes.create(owner.uid, "named")
+            await volumes.hold(owner, "named", "a" * 64)
+            await volumes.hold(owner, "", "a" * 64)
+            await volumes.release("a" * 64, remove_anonymous=True)
+            await volumes.remove(owner.uid, "named")
+
+        async def check(_: bool) -> None:
+            await volumes.release("a" * 64, remove_anonymous=True)
+            await volumes.remove(owner.uid, "named", force=True)
+            await ground.check_nothing_remains()
+
+        for every_task in (False, True):
+            await cancel_everywhere(operation, check, every_task=every_task)
+
+
+def is_healthy(keeper: Keeper) -> bool:
+    health = keeper.state.health
+    return health is not None and health.status is Health.HEALTHY
+
+
+async def test_a_probe_is_cut_off_where_its_container_ends(root: Path) -> None:
+    """Nobody asks for probes: they go with the run they are of, at whatever they are."""
+    async with engine_in(root) as made:
+        check_of = HealthRequest(test=("CMD-SHELL", "sleep 0.02"), interval_ns=10_000_000)
+        await made.remove(await made.run("sleep", "60", health=check_of))
+        ground = made.ground
+        await ground.remember()
+        for number in range(POINTS):
+            keeper = await made.run("sleep", "60", health=check_of)
+            with trio.fail_after(PATIENCE_SECONDS):
+                while number and not is_healthy(keeper):
+                    await trio.sleep(0.001)
+                await trio.sleep(number * 0.004)
+                await made.remove(keeper)
+            await ground.check_nothing_remains()
