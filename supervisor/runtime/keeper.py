@@ -199,19 +199,21 @@ class Keeper:
     def after_recovery(self) -> None:
         """The daemon was started: what does not run, and by its policy should, is begun to be started."""
         state = self.state
+        cut_off = state.error == CUT_OFF
         begins = restart.at_daemon_start(
             self.record.request.restart,
             stopped=state.stopped,
             has_run=state.started_ns != 0,
-            cut_off=state.error == CUT_OFF,
+            cut_off=cut_off,
         )
         if begins and state.status in {Status.EXITED, Status.CREATED}:
-            self._changes.begin(self._start_anew)
+            backoff = state.backoff if cut_off else Backoff()
+            self._changes.begin(lambda: self._start_anew(backoff))
 
-    async def _start_anew(self) -> None:
+    async def _start_anew(self, backoff: Backoff) -> None:
         async with self.turn:
             if self.state.status in {Status.EXITED, Status.CREATED}:
-                await self.runs.start(Backoff(), by_policy=True)
+                await self.runs.start(backoff, by_policy=True)
 
     async def _start_again(self) -> None:
         """Start it by its policy when the back-off is over, unless somebody ends that."""
