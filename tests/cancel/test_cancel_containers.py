@@ -20,10 +20,12 @@ from supervisor.errors import NotFound
 from supervisor.runtime.assembly import dismantle
 from supervisor.runtime.attach import AttachRequest
 from supervisor.runtime.conmon import end_monitors
+from supervisor.runtime.health import Plan
 from supervisor.runtime.joining import Joined
 from supervisor.runtime.keeper import Keeper
 from supervisor.runtime.launch import launch
 from supervisor.runtime.logs import LogEntry, LogQuery
+from supervisor.runtime.probes import _probe
 from supervisor.runtime.status import Status
 from tests.support.cancelling import cancel_everywhere
 from tests.support.engines import ADA_IDENTITY, Engine, engine_in
@@ -282,3 +284,31 @@ async def test_the_caller_of_a_wait(root: Path) -> None:
 
         await cancel_everywhere(operation, check)
         await made.remove(keeper)
+
+
+async def test_a_health_probe(root: Path) -> None:
+    """It answers, or ends with the container; nothing remains of it then."""
+    async with engine_in(root) as made:
+        await warm(made)
+        plan = Plan(("sh", "-c", "echo fine"), timeout_ns=5_000_000_000)
+        ground = made.ground
+        await ground.remember()
+        keepers: list[Keeper] = []
+
+        async def operation() -> None:
+            keeper = await made.run("sleep", "60")
+            keepers.append(keeper)
+            result = await _probe(made.containers, keeper, plan)
+            assert (result.exit_code, result.output) == (0, "fine\n")
+            assert not made.containers.execs_of(keeper)
+
+        async def check(_: bool) -> None:
+            with trio.fail_after(PATIENCE_SECONDS):
+                for keeper in keepers:
+                    await made.remove(keeper)
+                for keeper in made.containers.every():
+                    await made.remove(keeper)
+                keepers.clear()
+            await ground.check_nothing_remains()
+
+        assert await cancel_everywhere(operation, check, points=POINTS) >= POINTS // 2
