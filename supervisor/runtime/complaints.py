@@ -23,10 +23,11 @@ _NOT_EXECUTABLE = re.compile(
     r"permission denied|is a directory|exec format error|open executable", re.IGNORECASE
 )
 _ASKED_FOR = re.compile(
-    r"(write to|open) `?/proc/sys/|write sysctl|mount(ing)? [`\"]tmpfs[`\"].*invalid argument",
+    r"(write( to)?|open) `?/proc/sys/|write sysctl|mount(ing)? [`\"]tmpfs[`\"].*invalid argument"
+    r"|mount(ing)? .*not a directory",
     re.IGNORECASE,
 )
-"""A value that only the kernel could judge, and did."""
+"""A value that only the kernel could judge, and did; a directory mounted over a file, or a file over one."""
 
 
 def start_failure(name: str, error: BakehouseError) -> BakehouseError:

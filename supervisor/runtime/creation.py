@@ -61,7 +61,7 @@ def container_record(  # noqa: PLR0913  # every one of them decides
     Raises:
         InvalidArgument: It makes no sense; every fault is told.
     """
-    identity = secrets.token_hex(32)
+    identity = _new_id()
     execution = image.execution
     entrypoint, command = _command(request, execution)
     faults = list(request_faults(request, host, remapped=remapped))
@@ -113,6 +113,13 @@ def check_platform(request: ContainerRequest, image: ImageConfig) -> None:
             f"image with reference {request.image} was found but does not provide the specified platform"
             f" ({request.platform}): it is {actual}"
         )
+
+
+def _new_id() -> str:
+    """Its beginning is the host name: with digits alone, resolvers would take that for an address."""
+    while (identity := secrets.token_hex(32))[:12].isdigit():
+        continue
+    return identity
 
 
 def _command(

@@ -43,6 +43,9 @@ def test_what_did_not_start_is_named_once() -> None:
         "write to /proc/sys/net/core/somaxconn: Invalid argument",
         "open `/proc/sys/net/core/nothing`: No such file or directory",
         "mount `tmpfs` to `t`: Invalid argument",
+        "error during container init: write /proc/sys/net/core/somaxconn: invalid argument",
+        "mount `/run/x/mounts/0` to `tmp`: Not a directory",
+        'error mounting "/run/x/mounts/0" to rootfs at "/tmp": mount /a:/tmp: not a directory',
         'error mounting "tmpfs" to rootfs at "/t": mount tmpfs:/t: invalid argument',
     ],
 )

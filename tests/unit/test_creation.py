@@ -55,6 +55,12 @@ def test_the_request_goes_over_the_image() -> None:
     assert record.hostname == record.id[:12]
 
 
+def test_a_host_name_is_never_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = iter(["492737288937" + "a" * 52, "49273728893a" + "a" * 52])
+    monkeypatch.setattr("secrets.token_hex", lambda _: next(ids))
+    assert make(ContainerRequest(image="i")).hostname == "49273728893a"
+
+
 def test_an_images_volumes_stay_inside() -> None:
     targets = {mount.target: mount.anonymous for mount in make(ContainerRequest(image="i")).mounts}
     assert targets == {"/x": True, "/data": True}
