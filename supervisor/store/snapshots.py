@@ -279,7 +279,11 @@ class Snapshots:
         return self._directory(self.get(key)) / "upper"
 
     async def changes(self, key: str) -> list[Change]:
-        """What was changed in it; nothing in one that was never made."""
+        """What was changed in it; nothing in one that was never made.
+
+        Raises:
+            NotFound: It is removed just now.
+        """
         snapshot = self._known.get(key)
         if snapshot is None:
             return []
@@ -289,7 +293,10 @@ class Snapshots:
             lowers = [self._layers.path(name) for name in self._visible(snapshot)]
             return changes(upper, lowers)
 
-        return await in_thread(look, LOOKING_THROUGH)
+        try:
+            return await in_thread(look, LOOKING_THROUGH)
+        except FileNotFoundError as error:
+            raise NotFound(f"cannot tell what changed in snapshot {key}: it is gone") from error
 
     async def copy_written(self, key: str, target: Path) -> bool:
         """Copy what was written into the empty directory ``target``, as :meth:`commit` would keep it; whether there is any.

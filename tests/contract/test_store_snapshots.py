@@ -207,3 +207,53 @@ async def wait_empty(directory: Path) -> None:
     with trio.fail_after(5):
         while any(directory.iterdir()):
             await trio.sleep(0.02)
+
+
+async def test_what_changed_in_one_that_goes_meanwhile(tmp_path: Path) -> None:
+    async with world_in(tmp_path) as world:
+        owner = await world.owners.owner_of(ADA_IDENTITY)
+        base = await layer_of(world, {"file": "old"})
+        snapshots = world.store.snapshots
+        assert await snapshots.changes("never") == []
+        await snapshots.prepare(KEY, [base.id], owner)
+        assert await snapshots.changes(KEY) == []
+        await snapshots.unmount(KEY)
+        shutil.rmtree(snapshots.upper(KEY))
+        with pytest.raises(NotFound):
+            await snapshots.changes(KEY)
+        await snapshots.remove(KEY)
+
+
+async def test_who_holds_one_has_it_mounted_and_who_removes_it_cuts_them_off(
+    tmp_path: Path,
+) -> None:
+    async with world_in(tmp_path) as world, trio.open_nursery() as nursery:
+        owner = await world.owners.owner_of(ADA_IDENTITY)
+        base = await layer_of(world, {"file": "old"})
+        snapshots = world.store.snapshots
+
+        async def mounted() -> bool:
+            return bool(await mounts.mounted(world.spawner, world.config.run_root / "rootfs"))
+
+        async with snapshots.held(KEY, [base.id], owner, lambda: True):
+            assert await mounted()
+            async with snapshots.held(KEY, [base.id], owner, lambda: True):
+                await snapshots.unmount(KEY)
+            assert await mounted()
+        assert not await mounted()
+        async with snapshots.held(KEY, [base.id], owner, lambda: True):
+            await snapshots.prepare(KEY, [base.id], owner)  # it is started meanwhile
+        assert await mounted()
+        await snapshots.unmount(KEY)
+        with pytest.raises(NotFound):
+            async with snapshots.held(KEY, [base.id], owner, lambda: False):
+                raise AssertionError
+
+        async def hold() -> None:
+            async with snapshots.held(KEY, [base.id], owner, lambda: True):
+                nursery.start_soon(snapshots.remove, KEY)
+                await trio.sleep_forever()
+
+        with pytest.raises(Conflict, match="it was removed"):
+            await hold()
+    assert not (tmp_path / "run" / "rootfs" / "u1000" / KEY).exists()
