@@ -482,3 +482,34 @@ def test_one_who_makes_networks_without_end_leaves_others_theirs(street: Street)
     finally:
         daemon.docker("network", "rm", *made, user=bob, check=False)
         daemon.docker("network", "rm", "mine", user=ada, check=False)
+
+
+def test_where_networks_have_ipv6_it_leads_nobody_to_another(street: Street) -> None:
+    daemon, host = street.world.daemon, street.world.host
+    address, gateway, inside = {}, {}, {}
+    run = ("run", "-d", "--name", "six", "--network", "six", "busybox", "sleep", "600")
+    try:
+        for user in (street.ada, street.bob):
+            daemon.docker("network", "create", "--ipv6", "six", user=user)
+            daemon.docker(*run, user=user)
+            shown = json.loads(daemon.docker("inspect", "six", user=user).stdout)[0]
+            there = shown["NetworkSettings"]["Networks"]["six"]
+            address[user], gateway[user] = there["GlobalIPv6Address"], there["IPv6Gateway"]
+            inside[user] = street.world.container("six", user)
+        ada, bob = inside[street.ada], inside[street.bob]
+        shown_links = host.sh("ip -6 -o addr show scope link | grep -E ' bh' || true")
+        link_local = [line.split()[3].partition("/")[0] for line in shown_links.splitlines()]
+        with ada.serving("ada", "::", 8092), host.serving("host", "::", 8093):
+            assert host.ask(address[street.ada], 8092) == "ada"
+            assert host.ask(address[street.ada], 8092, user=street.bob) == ""
+            assert bob.ask(address[street.ada], 8092) == ""
+            assert bob.ask(gateway[street.bob], 8093) == "host"
+            assert bob.ask(gateway[street.ada], 8093) == ""
+            heard = [bob.ask(f"{one}%eth0", 8093) for one in link_local]
+            assert heard.count("host") <= 1  # at most at its own gateway
+        with host.serving("loopback", "::1", 8094):
+            assert bob.ask("::1", 8094) == bob.ask(gateway[street.bob], 8094) == ""
+    finally:
+        for user in (street.ada, street.bob):
+            daemon.docker("rm", "-f", "six", user=user, check=False)
+            daemon.docker("network", "rm", "six", user=user, check=False)
