@@ -184,7 +184,7 @@ def test_a_group_directory_works_for_its_members(ready: Daemon, two_users: Peopl
         (("--sysctl", "kernel.core_pattern=x"), "sysctl"),
         (("-v", "/root:/x"), "mount-source"),
         (("-v", "/proc/1/root:/x"), ""),
-        (("--network", "container:web"), ""),
+        (("--network", "container:nobodys"), ""),
         (("--cgroup-parent", "/"), ""),
         (("--runtime", "/bin/sh"), ""),
         (("--volumes-from", "nobodys"), "No such container: nobodys"),
