@@ -152,6 +152,9 @@ class Runs:
         )
 
     async def _accompany(self) -> None:
+        self._company.cancel()
+        if not self.alive or self._ending:  # it was let run again only to end
+            return
         with trio.CancelScope() as self._company:
             await self._beside()
 

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from protocol.events import ContainerDie
-from supervisor.access.requests import RestartRequest
+from supervisor.access.requests import HealthRequest, RestartRequest
 from supervisor.clock import now_ns
 from supervisor.errors import Conflict
 from supervisor.runtime.keeper import Keeper
@@ -179,3 +179,17 @@ async def test_a_start_cut_off_by_the_daemons_end_is_begun_anew(root: Path) -> N
     async with engine(root) as made:
         assert again(made, other).state.status is Status.CREATED
         await until(lambda: again(made, keeper).alive)
+
+
+async def test_what_is_killed_while_paused_is_probed_once_when_it_runs_again(root: Path) -> None:
+    async with engine(root) as made:
+        check = HealthRequest(("CMD", "true"), interval_ns=300_000_000)
+        keeper = await made.run("sleep", "60", health=check)
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            await keeper.perform(keeper.pause)
+            await keeper.perform(lambda number=number: keeper.stop(0.05, number))  # type: ignore[misc]
+            assert keeper.state.status is Status.EXITED
+            await keeper.perform(keeper.start)
+        await trio.sleep(1.1)
+        assert keeper.state.health is not None
+        assert 1 <= len(keeper.state.health.log) <= 3, "one who looks, not several"
