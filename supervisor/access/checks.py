@@ -71,7 +71,6 @@ NETWORK_OPTIONS = frozenset(
 )
 """Of the bridge driver; they concern the network alone."""
 
-OWN_NETWORKS = frozenset({"default", "bridge", "none"})
 OWN_IPC = frozenset({"private", "shareable", "none"})
 PRIVATE_PROPAGATION = frozenset({"private", "rprivate"})
 NO_NEW_PRIVILEGES = "no-new-privileges"
@@ -131,6 +130,14 @@ def network_mode(value: object, _: Bounds) -> Iterable[Objection]:
         yield Objection("host-namespace", "the host's namespace is asked for")
     elif not isinstance(value, str) or value.startswith("ns:"):
         yield Objection("foreign-namespace", f"a namespace by its path is asked for: {value}")
+
+
+def build_network(value: object, _: Bounds) -> Iterable[Objection]:
+    """A network by name: which there are for the caller is known elsewhere."""
+    if value == "host":
+        yield Objection("host-namespace", "the host's network is asked for")
+    elif ":" in str(value):
+        yield Objection("network", f"{value!r} is asked for")
 
 
 def subnet(value: object, bounds: Bounds) -> Iterable[Objection]:

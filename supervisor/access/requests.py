@@ -234,6 +234,7 @@ class ContainerRequest:
     init: bool = False
     oom_score_adj: int = 0
     runtime: str = ""
+    isolation: str = ""
     masked_paths: tuple[str, ...] | None = None
     readonly_paths: tuple[str, ...] | None = None
     annotations: Mapping[str, str] = attrs.field(factory=dict)

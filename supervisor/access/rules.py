@@ -52,7 +52,7 @@ def _bounded(rule: str, allowed: str, check: Check) -> Line:
 
 
 _BUILD_NETWORK = _bounded(
-    "network", "default, bridge, none", checks.one_of(checks.OWN_NETWORKS, "network")
+    "network", "default, bridge, none, one's own networks", checks.build_network
 )
 _NETWORK = _bounded(
     "foreign-namespace",
@@ -91,7 +91,7 @@ CONTAINER: Mapping[str, Line] = {
         "publish_all",
     ),
     **_free("volumes_from", "auto_remove", "cap_drop", "group_add", "shm_bytes", "init"),
-    **_free("dns", "dns_search", "dns_options", "extra_hosts", "platform"),
+    **_free("dns", "dns_search", "dns_options", "extra_hosts", "platform", "isolation"),
     **_parts("health", "mounts", "ports", "resources", "log", "restart", "endpoints"),
     "network_mode": _NETWORK,
     "privileged": _PRIVILEGED,

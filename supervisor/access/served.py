@@ -92,8 +92,8 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
     },
     BuildRequest: {
         "network_mode": (
-            _one_of("default", "bridge", "none", "host"),
-            "only default, bridge, none and host are",
+            lambda value: ":" not in str(value),
+            "only none, host, bridge and networks by their names are",
         ),
         "cgroup_parent": (_never, "builds are in their owner's cgroup"),
         "security_opt": (_never, "steps run with the default seccomp profile"),

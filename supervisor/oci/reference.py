@@ -10,6 +10,7 @@ A text of 64 hex digits is never a name: it is an id. Shorter ones may be either
 
 from __future__ import annotations
 
+import fnmatch
 import re
 
 import attrs
@@ -69,6 +70,13 @@ class Reference:
     def tagged(self) -> Reference:
         """The same, with ``latest`` for a tag if neither tag nor digest was said."""
         return self if self.tag or self.digest else attrs.evolve(self, tag=DEFAULT_TAG)
+
+    def is_like(self, pattern: str) -> bool:
+        """Whether Docker's pattern fits it as people write it, with or without tag; ``*`` stays within a slash."""
+        return any(
+            text.count("/") == pattern.count("/") and fnmatch.fnmatchcase(text, pattern)
+            for text in (self.familiar, self.familiar_repository)
+        )
 
     @property
     def _tail(self) -> str:

@@ -20,6 +20,7 @@ from supervisor.oci.image import Execution, HealthCheck, History, ImageConfig
 from supervisor.runtime.copies import GONE
 from supervisor.runtime.keeper import Keeper
 from supervisor.runtime.records import ContainerRecord
+from supervisor.runtime.spec import merge_environment
 from supervisor.store.image_records import Image
 from supervisor.store.images import wanted_name
 
@@ -30,7 +31,7 @@ def execution_of(record: ContainerRecord) -> Execution:
     """How a container is run, as an image says it; pure."""
     health = record.health
     return Execution(
-        env=record.env,
+        env=merge_environment(record.env),
         cmd=record.command,
         entrypoint=record.entrypoint,
         working_dir=record.working_dir,

@@ -23,7 +23,7 @@ from supervisor.runtime.names import random_name
 from supervisor.runtime.records import ContainerRecord, MountRecord
 from supervisor.runtime.sanity import Host, kernels_own, request_faults
 from supervisor.runtime.signals import parse_signal
-from supervisor.runtime.spec import merge_environment
+from supervisor.runtime.spec import laid_over
 
 DEFAULT_STOP_SIGNAL = "SIGTERM"
 
@@ -84,7 +84,7 @@ def container_record(  # noqa: PLR0913  # every one of them decides
         args=(*(entrypoint or ()), *(command or ())),
         entrypoint=entrypoint,
         command=command,
-        env=merge_environment(execution.env, request.env),
+        env=laid_over(execution.env, request.env),
         working_dir=working_dir,
         user=request.user or execution.user,
         labels={**execution.labels, **request.labels},

@@ -88,7 +88,7 @@ def _asked(asked: DeviceRequest) -> Iterator[Device]:
     try:
         status = host.stat()
     except OSError as error:
-        raise InvalidArgument(f"{told}: {error.strerror}") from error
+        raise InvalidArgument(f"{told}: {str(error.strerror).lower()}") from error
     if stat.S_ISDIR(status.st_mode):
         devices = list(_below(host, asked.container_path, asked.permissions, 0))
     else:

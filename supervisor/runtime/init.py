@@ -6,7 +6,7 @@ directory, read-only, at Docker's place for it: never a directory of the host's.
 
 from __future__ import annotations
 
-import os
+import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +57,7 @@ def place_init(run_root: Path) -> SpecMount:
     try:
         if not _same(program, copy):
             copy.parent.mkdir(mode=0o711, exist_ok=True)
-            new = copy.with_name(f"docker-init.{os.getpid()}")
+            new = copy.with_name(f"docker-init.{secrets.token_hex(4)}")  # several may start at once
             shutil.copy2(program, new)
             new.chmod(0o755)
             new.replace(copy)

@@ -79,19 +79,26 @@ def with_partners(
             partner, _ = find(reference)
         except NotFound as error:  # as dockerd has it: clients would take 404 for a missing image
             raise InvalidArgument(error.message) from error
-        if (partner.owner, partner.remapped) != (owner, remapped):
-            raise InvalidArgument(
-                f"cannot join {what} of container {partner.id}: it has another user namespace"
-            )
-        if what == "IPC" and partner.request.ipc_mode not in {SHAREABLE, "host"}:
-            raise InvalidArgument(
-                f"can't join IPC of container {partner.id}: "
-                "non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
-            )
+        _check(what, partner, owner, remapped=remapped)
+        if what == "network":  # its /etc/hosts and names are shared, and so is what it is called
+            domain = partner.request.domainname
+            request = attrs.evolve(request, hostname=partner.hostname, domainname=domain)
         modes[what] = f"{PREFIX}{partner.id}"
     return attrs.evolve(
         request, pid_mode=modes["PID"], ipc_mode=modes["IPC"], network_mode=modes["network"]
     )
+
+
+def _check(what: str, partner: ContainerRecord, owner: int, *, remapped: bool) -> None:
+    if (partner.owner, partner.remapped) != (owner, remapped):
+        raise InvalidArgument(
+            f"cannot join {what} of container {partner.id}: it has another user namespace"
+        )
+    if what == "IPC" and partner.request.ipc_mode not in {SHAREABLE, "host"}:
+        raise InvalidArgument(
+            f"can't join IPC of container {partner.id}: "
+            "non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+        )
 
 
 @contextmanager

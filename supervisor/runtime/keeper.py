@@ -364,7 +364,8 @@ class Keeper:
                 yield
                 return
             try:
-                await self.runs.freeze(frozen=True)
+                with suppress(NotFound):  # it ends just now
+                    await self.runs.freeze(frozen=True)
                 yield
             finally:
                 with finish_within(CLEANUP_SECONDS), suppress(NotFound):

@@ -257,12 +257,16 @@ def merge_environment(*layers: Sequence[str]) -> tuple[str, ...]:
 
     A bare ``NAME`` unsets, as ``docker run -e NAME`` does with a name the client does not have.
     """
-    merged: dict[str, str | None] = {}
+    return tuple(entry for entry in laid_over(*layers) if "=" in entry)
+
+
+def laid_over(*layers: Sequence[str]) -> tuple[str, ...]:
+    """The same with the bare names still in it, to be put over a further list."""
+    merged: dict[str, str] = {}
     for layer in layers:
         for entry in layer:
-            name, equals, value = entry.partition("=")
-            merged[name] = value if equals else None
-    return tuple(f"{name}={value}" for name, value in merged.items() if value is not None)
+            merged[entry.partition("=")[0]] = entry
+    return tuple(merged.values())
 
 
 def default_environment(

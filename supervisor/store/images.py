@@ -11,7 +11,6 @@ Docker's. A change and its event are one unit.
 
 from __future__ import annotations
 
-import fnmatch
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 
@@ -128,7 +127,7 @@ class Images:
         bounds = [await self._moment(identity, text) for text in (chosen.before, chosen.since)]
         parents = set() if chosen.intermediate else {image.parent for image in found}
         return [
-            image
+            _as_asked_for(image, chosen)
             for image in found
             if (image.names or image.id not in parents) and _matches(image, chosen, *bounds)
         ]
@@ -464,22 +463,22 @@ def _matches(image: Image, wanted: ImageFilter, before_ns: int, since_ns: int) -
             not before_ns or image.created_ns < before_ns,
             not since_ns or image.created_ns > since_ns,
             not wanted.until_ns or image.created_ns < wanted.until_ns,
-            not wanted.references or any(_named(image, one) for one in wanted.references),
+            not wanted.references or _names_like(image, wanted.references),
             all(_labelled(labels, one) for one in wanted.labels),
             not any(_labelled(labels, one) for one in wanted.labels_not),
         )
     )
 
 
-def _named(image: Image, pattern: str) -> bool:
-    """Docker's reference patterns: of the familiar name, with or without its tag; ``*`` stays within a slash."""
-    candidates = [
-        text for name in image.names for text in (name.familiar, name.familiar_repository)
-    ]
-    return any(
-        text.count("/") == pattern.count("/") and fnmatch.fnmatchcase(text, pattern)
-        for text in candidates
-    )
+def _as_asked_for(image: Image, wanted: ImageFilter) -> Image:
+    """Where names were asked for, it is shown with these alone."""
+    if not wanted.references:
+        return image
+    return attrs.evolve(image, names=_names_like(image, wanted.references))
+
+
+def _names_like(image: Image, patterns: Sequence[str]) -> tuple[Reference, ...]:
+    return tuple(name for name in image.names if any(name.is_like(one) for one in patterns))
 
 
 def _labelled(labels: object, wanted: str) -> bool:

@@ -19,6 +19,7 @@ from supervisor.runtime.spec import (
     SpecMount,
     build_spec,
     default_environment,
+    laid_over,
     merge_environment,
     own_file,
 )
@@ -73,6 +74,8 @@ def test_ones_own_mount_takes_the_place_of_a_standard_one() -> None:
 
 def test_environments_merge_and_a_bare_name_unsets() -> None:
     assert merge_environment(["A=1", "B=2"], ["A=3", "B", "C="]) == ("A=3", "C=")
+    assert laid_over(["A=1", "B=2"], ["B"]) == ("A=1", "B")
+    assert "HOSTNAME=web" not in default_environment(["HOSTNAME"], "web", "/root", terminal=False)
     assert default_environment(["HOME=/h"], "web", "/root", terminal=True)[-1] == "HOME=/h"
 
 

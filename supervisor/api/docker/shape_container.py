@@ -126,6 +126,7 @@ def _with_limits(request: ContainerRequest, host: Fields) -> ContainerRequest:
         shm_bytes=host.number("ShmSize", 0),
         oom_score_adj=host.number("OomScoreAdj", -1_000, 1_000),
         runtime=host.text("Runtime"),
+        isolation=host_shape.isolation(host),
         masked_paths=host_shape.container_paths(host, "MaskedPaths"),
         readonly_paths=host_shape.container_paths(host, "ReadonlyPaths"),
     )

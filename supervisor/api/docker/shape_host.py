@@ -64,7 +64,6 @@ REFUSED: Mapping[str, Sequence[object]] = {
     "DeviceRequests": (),
     "IOMaximumBandwidth": (),
     "IOMaximumIOps": (),
-    "Isolation": ("default",),
     "StorageOpt": (),
     "VolumeDriver": ("local",),
 }
@@ -174,6 +173,14 @@ def _cpuset(host: Fields, name: str) -> str:
         )
         return ""
     return text
+
+
+def isolation(host: Fields) -> str:
+    """Of Windows; here there is one kind, which may be named."""
+    name = host.text("Isolation")
+    if name.lower() not in {"", "default"}:
+        host.faults.append(Fault(f"invalid isolation '{name[:40]}' on linux"))
+    return name
 
 
 def restart(host: Fields) -> RestartRequest:

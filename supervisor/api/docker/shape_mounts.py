@@ -10,6 +10,7 @@ import posixpath
 import re
 from collections.abc import Iterator
 
+from protocol.errors import Fault
 from supervisor.access.requests import MountForm, MountKind, MountRequest
 from supervisor.api.docker.fields import INT64_MAX, Fields
 from supervisor.errors import InvalidArgument
@@ -34,7 +35,7 @@ def mounts(host: Fields) -> tuple[MountRequest, ...]:
     seen: set[str] = set()
     for mount in found:
         if mount.target in seen:
-            host.fault("Mounts", f"have {mount.target} twice", "mount each path once")
+            host.faults.append(Fault(f"Duplicate mount point: {mount.target}"))
         seen.add(mount.target)
     return tuple(found)
 
@@ -117,7 +118,7 @@ def target(path: str) -> str:
         InvalidArgument: It is not absolute, or it is the root.
     """
     if not path.startswith("/"):
-        raise InvalidArgument(f"{path[:200]!r} is not an absolute path in the container")
+        raise InvalidArgument(f"invalid mount path: '{path[:200]}' mount path must be absolute")
     normal = "/" + posixpath.normpath(path).lstrip("/")
     if normal == "/":
         raise InvalidArgument("the root of the container cannot be mounted over")

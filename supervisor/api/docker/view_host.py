@@ -80,7 +80,7 @@ def _isolation(request: ContainerRequest) -> JsonObject:
         "UsernsMode": request.userns_mode,
         "Sysctls": dict(request.sysctls) or None,
         "Runtime": request.runtime,
-        "Isolation": "",
+        "Isolation": request.isolation,
         "Init": request.init,
         "DeviceCgroupRules": _list(request.device_rules),
         "DeviceRequests": None,

@@ -66,7 +66,7 @@ def _settings(
     return {
         "IPAMConfig": _addresses_asked(wished),
         "Links": list(wished.links) or None if wished else None,
-        "Aliases": _aliases(record, wished),
+        "Aliases": _aliases(record, wished, endpoint),
         "NetworkID": network_id,
         "EndpointID": endpoint.endpoint_id if endpoint else "",
         "Gateway": endpoint.gateway if endpoint else "",
@@ -80,11 +80,14 @@ def _settings(
     }
 
 
-def _aliases(record: ContainerRecord, wished: Connection | None) -> list[str] | None:
-    """Where containers have names, the beginning of its id is always one."""
+def _aliases(
+    record: ContainerRecord, wished: Connection | None, endpoint: Endpoint | None
+) -> list[str] | None:
+    """Where containers have names, the beginning of its id is one as soon as it runs."""
     if wished is None or wished.name == DEFAULT:
         return None
-    return list(dict.fromkeys((*wished.aliases, record.short_id)))
+    own = (record.short_id,) if endpoint else ()
+    return list(dict.fromkeys((*wished.aliases, *own))) or None
 
 
 def _addresses_asked(wished: Connection | None) -> JsonObject | None:
