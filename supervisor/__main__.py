@@ -15,6 +15,7 @@ from supervisor import config as settings
 from supervisor import faults
 from supervisor.errors import BakehouseError, Unavailable
 from supervisor.linux.spawner import start_spawner
+from supervisor.linux.syscall import share_one_heap
 
 SWITCH_SECONDS = 0.0005
 """How long a thread that has done its system call waits for the interpreter: every hop of ours ends with that wait."""
@@ -34,6 +35,7 @@ def main(words: Sequence[str] | None = None) -> int:
         config.run_root.mkdir(parents=True, exist_ok=True)
         seed = start_spawner(config.run_root, config.instance)
         sys.setswitchinterval(SWITCH_SECONDS)
+        share_one_heap()  # dozens of short-lived threads, each with a heap of its own, took twice the memory
         # Only now: the spawner is started before any of this makes a thread.
         import trio  # noqa: PLC0415
 

@@ -64,6 +64,8 @@ PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
+_M_ARENA_MAX = -8
+
 CLOSE_RANGE_CLOEXEC = 4
 BPF_ATTRIBUTE_BYTES = 72
 
@@ -177,6 +179,12 @@ def name_process(name: str) -> None:
     """Set the name shown by ps and top: 15 bytes at most."""
     text = ctypes.create_string_buffer(name.encode()[:15])
     _checked(_libc.prctl(PR_SET_NAME, ctypes.addressof(text), 0, 0, 0), "prctl")
+
+
+def share_one_heap() -> None:
+    """Let all threads allocate from one arena, where the C library has several: mallopt(3)."""
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(_M_ARENA_MAX, 1)
 
 
 def open_tree(path: str, flags: int = OPEN_TREE_CLONE, directory_fd: int = AT_FDCWD) -> int:

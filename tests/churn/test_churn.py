@@ -27,7 +27,7 @@ CYCLES = int(os.environ.get("BAKEHOUSE_CHURN", "40"))
 AT_ONCE = 4
 WARM_CYCLES = 12
 NETWORK = "churning"
-LEARNING_BYTES_MAX = 24_000_000
+LEARNING_BYTES_MAX = 16_000_000
 """What a young daemon may come to need: its recent events, its database's pages, its allocator's arenas."""
 GROWTH_BYTES_MAX = 4_000_000
 """What a daemon that has seen hundreds may come to need in as many again: the allocator's noise."""
