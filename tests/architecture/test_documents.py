@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.documents import POLICY, ROOT, policy
 
-TEXTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/policy.md"]
+TEXTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/policy.md", "docs/attacks.md"]
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
 
@@ -30,3 +30,20 @@ def test_commands_that_are_named_are_there(name: str) -> None:
     assert scripts
     for script in scripts:
         assert Path(ROOT, script).stat().st_mode & 0o111, script
+
+
+ATTACK = re.compile(r"`(test_\w+):(test_\w+)`")
+
+
+def test_attacks_that_are_told_are_made() -> None:
+    told = ATTACK.findall((ROOT / "docs" / "attacks.md").read_text())
+    modules = {
+        path.stem: path.read_text() for path in (ROOT / "tests" / "attack").glob("test_*.py")
+    }
+    missing = [
+        f"{module}:{name}" for module, name in told if f"def {name}(" not in modules.get(module, "")
+    ]
+    assert missing == []
+    assert set(modules) == {module for module, _ in told}, (
+        "an attack that docs/attacks.md does not tell"
+    )
