@@ -90,7 +90,7 @@ CONTAINER: Mapping[str, Line] = {
         "read_only_rootfs",
         "publish_all",
     ),
-    **_free("volumes_from", "auto_remove", "cap_drop", "group_add", "shm_bytes", "init"),
+    **_free("volumes_from", "auto_remove", "links", "cap_drop", "group_add", "shm_bytes", "init"),
     **_free("dns", "dns_search", "dns_options", "extra_hosts", "platform", "isolation"),
     **_parts("health", "mounts", "ports", "resources", "log", "restart", "endpoints"),
     "network_mode": _NETWORK,
@@ -125,7 +125,6 @@ CONTAINER: Mapping[str, Line] = {
         "sysctl", ", ".join(sorted({*checks.SAFE_SYSCTLS, "fs.mqueue.*"})), checks.sysctls
     ),
     "ulimits": _bounded("ulimit", "limits up to the host's hard ones", checks.ulimits),
-    "links": _admin("foreign-namespace", "a network that the containers share"),
     "oom_score_adj": _bounded("oom-score", "0 and above", checks.not_negative("oom-score")),
     "runtime": _bounded(
         "runtime",

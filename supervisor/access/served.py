@@ -82,7 +82,6 @@ UNSERVED: Mapping[type[Request], Mapping[str, tuple[Served, str]]] = {
             "only no-new-privileges, seccomp=unconfined, and seccomp= with a profile are",
         ),
         "cgroup_parent": (_other_than("caller"), "a name, or nothing"),
-        "links": (_never, "put both on a network of your own: links are served there"),
     },
     MountRequest: {
         "propagation": (

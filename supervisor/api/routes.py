@@ -95,6 +95,7 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("POST", "/containers/{id}/exec", USER, execs.exec_create),
     ("POST", "/containers/{id}/update", USER, containers.update),
     ("DELETE", "/containers/{id}", USER, containers.remove),
+    ("DELETE", "/containers/{id}/{alias}", USER, containers.remove_link),
     ("POST", "/commit", USER, commit.commit),
     ("POST", "/exec/{id}/start", USER, execs.exec_start),
     ("POST", "/exec/{id}/resize", USER, execs.exec_resize),

@@ -29,10 +29,11 @@ from supervisor.runtime.exec_index import ExecIndex
 from supervisor.runtime.execs import Exec, new_exec
 from supervisor.runtime.health import plan_of
 from supervisor.runtime.init import find_init
-from supervisor.runtime.joining import Partner, with_partners
+from supervisor.runtime.joining import Find, Partner, with_partners
 from supervisor.runtime.journal_log import read_journal
 from supervisor.runtime.keeper import Household, Keeper
 from supervisor.runtime.ledger import Ledger
+from supervisor.runtime.links import settled_links
 from supervisor.runtime.log_settings import JOURNAL_SOCKET, JOURNALD, check_log, log_settings
 from supervisor.runtime.logs import Form, LogQuery, read_log
 from supervisor.runtime.mount_claims import settle_mounts
@@ -147,7 +148,7 @@ class Containers:
         request = with_partners(
             request,
             identity.owner,
-            lambda reference: _seen(self.find(identity, reference)),
+            self._finder(identity),
             remapped=remapped,
         )
         facts = ImageFacts(image.id, image.layers, image.config.config)
@@ -162,8 +163,12 @@ class Containers:
             inherited=self._inherited(identity, request),
         )
         owner = await parts.owners.owner_of(identity, remapped=remapped)
-        wished = await settled(parts.networks, identity.owner, request)
-        self._reserve(record := attrs.evolve(record, connections=wished))
+        record = attrs.evolve(
+            record,
+            connections=await settled(parts.networks, identity.owner, request),
+            links=settled_links(request, identity.owner, self._finder(identity)),
+        )
+        self._reserve(record)
         keeper = self._keeper(record, ContainerState())
         try:
             if record.mounts:
@@ -178,10 +183,13 @@ class Containers:
                 await self._unmake(keeper)
             raise
         self._keepers[record.id] = keeper
-        parts.networks.hold(record.id, wished)
+        parts.networks.hold(record.id, record.connections or ())
         with finish_within(CLEANUP_SECONDS):  # it is there now, whoever goes away
             await self._nursery.start(keeper.run)
         return keeper, warnings
+
+    def _finder(self, identity: Identity) -> Find:
+        return lambda reference: _seen(self.find(identity, reference))
 
     def _admit(self, identity: Identity) -> None:
         most = self.parts.config.owner.containers_max

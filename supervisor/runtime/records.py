@@ -76,6 +76,7 @@ class ContainerRecord:
         shell: The image's, for what is to be run in one.
         connections: To networks, in the order in which they are made at each start; None of one that is older than these,
             which is on its mode's network.
+        links: On the default bridge: another container's id, and what this one calls it.
     """
 
     id: str
@@ -101,6 +102,7 @@ class ContainerRecord:
     health: HealthRequest | None = None
     shell: tuple[str, ...] = ()
     connections: tuple[Connection, ...] | None = None
+    links: tuple[tuple[str, str], ...] = ()
 
     @property
     def ports(self) -> tuple[PortRequest, ...]:

@@ -35,6 +35,7 @@ from supervisor.runtime.health import begun, plan_of
 from supervisor.runtime.joining import Find, joined
 from supervisor.runtime.launch import launch, take_apart
 from supervisor.runtime.lines import Lines
+from supervisor.runtime.links import with_links
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.processes import began_ns, open_process, send_signal, wait_end
 from supervisor.runtime.records import ContainerState, ProcessIdentity
@@ -129,7 +130,8 @@ class Runs:
     async def _run(self) -> None:
         parts, row = self._parts, self._row
         with joined(parts, row.record, self._find) as shared:
-            process = await launch(parts, row.record, self.log, shared)
+            record = with_links(parts.networks, row.record, self._find)
+            process = await launch(parts, record, self.log, shared)
         self._hold(process)
         await row.note(process=process)
         await self.waiting.connect(self._session.attach_socket)

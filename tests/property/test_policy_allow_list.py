@@ -26,7 +26,6 @@ ADMIN_VALUES: dict[str, object] = {
     "cap_add": ("SYS_ADMIN",),
     "security_opt": ("seccomp=unconfined",),
     "sysctls": {"kernel.core_pattern": "x"},
-    "links": ("x",),
     "device_rules": ("c 1:3 rwm",),
     "oom_score_adj": -1,
     "runtime": "x",

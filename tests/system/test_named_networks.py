@@ -496,3 +496,28 @@ def test_networks_and_who_is_on_them_outlive_the_daemon(engine: Daemon, two_user
         assert set(ada.networks_of("web")) == {"inside"}
     finally:
         clear(ada)
+
+
+def test_links_on_the_default_bridge_tell_names_and_variables(person: Person) -> None:
+    person.serve("db", "-e", "FOO=1", "--expose", "8080")
+    linked = ("--link", "db:store")
+    told = person("run", "--rm", "--name", "web", *linked, "bb", "sh", "-c", "env; cat /etc/hosts")
+    address = person.networks_of("db")["bridge"]["IPAddress"]
+    for line in (
+        "STORE_NAME=/web/store",
+        "STORE_ENV_FOO=1",
+        f"STORE_PORT=tcp://{address}:8080",
+        f"STORE_PORT_8080_TCP_ADDR={address}",
+        f"{address}\tstore",
+        f"{address}\tdb",
+    ):
+        assert line in told.splitlines(), told
+    person("create", "--name", "web", *linked, "bb", "env")
+    person("stop", "-t", "0", "db")
+    told = person.refused("start", "-a", "web")
+    assert "Cannot link to a non running container: /db AS /web/store" in told
+    person("rm", "--link", "web/store")
+    assert "STORE" not in person("start", "-a", "web")
+    assert "could not get container for nobody" in person.refused(
+        "run", "--rm", "--link", "nobody:x", "bb", "true"
+    )

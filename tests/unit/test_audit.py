@@ -79,7 +79,7 @@ async def test_what_is_allowed_leaves_no_trace(tmp_path: Path) -> None:
         await at.audit.enforce(identity(ADA), Action.CONTAINER_CREATE, ContainerRequest(image="x"))
         with pytest.raises(InvalidArgument):
             await at.audit.enforce(
-                identity(ADA), Action.CONTAINER_CREATE, ContainerRequest(image="x", links=("a",))
+                identity(ADA), Action.CONTAINER_CREATE, ContainerRequest(image="x", uts_mode="x")
             )
         assert await at.told(ADA.uid) == []
 

@@ -231,8 +231,11 @@ def test_what_is_not_served_is_refused_by_name_to_all() -> None:
     with pytest.raises(
         InvalidArgument, match="cannot create container web: not served yet"
     ) as caught:
-        check_served(container(uts_mode="x", links=("db",)), Action.CONTAINER_CREATE, "web")
-    assert [fault.message.split()[0] for fault in caught.value.faults] == ["uts_mode", "links"]
+        check_served(container(uts_mode="x", userns_mode="y"), Action.CONTAINER_CREATE, "web")
+    assert [fault.message.split()[0] for fault in caught.value.faults] == [
+        "uts_mode",
+        "userns_mode",
+    ]
 
 
 def test_parts_that_are_not_served_are_told_with_their_place() -> None:

@@ -16,7 +16,8 @@ from supervisor.access.policy import Action
 from supervisor.api.call import Call
 from supervisor.api.docker.shape_container import container_request, update_request
 from supervisor.api.http import JsonObject, Response, empty_response, json_line, json_response
-from supervisor.errors import InvalidArgument, Unavailable
+from supervisor.errors import InvalidArgument, NotFound
+from supervisor.runtime.links import unlink
 from supervisor.runtime.signals import parse_signal
 
 if TYPE_CHECKING:
@@ -114,11 +115,22 @@ async def update(call: Call) -> Response:
 
 async def remove(call: Call) -> Response:
     """``DELETE /containers/{id}``."""
-    keeper = found(call)
     if call.query.flag("link"):
-        raise Unavailable("cannot remove a link: links are not supported", "use a network")
+        raise InvalidArgument(
+            f"Conflict, cannot remove the default link name of the container: {call['id']}"
+        )
+    keeper = found(call)
     force, volumes = call.query.flag("force"), call.query.flag("v")
     await keeper.perform(lambda: keeper.remove(force=force, volumes=volumes))
+    return empty_response()
+
+
+async def remove_link(call: Call) -> Response:
+    """``DELETE /containers/{id}/{alias}``: with ``link`` the container calls nobody so from its next start on."""
+    keeper, alias = found(call), call["alias"]
+    if not call.query.flag("link"):
+        raise NotFound(f"No such container: {call['id']}/{alias}")
+    await keeper.perform(lambda: unlink(keeper, alias))
     return empty_response()
 
 
