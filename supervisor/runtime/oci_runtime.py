@@ -232,9 +232,17 @@ async def _try(
     seccomp: Mapping[str, object],
 ) -> None:
     """Run ``true`` from the host's own ``/usr`` in a container of its own, and learn the filter."""
-    name = f"trial-{runtime.name}-{os.getpid()}"
+    name = f"trial-{runtime.name}"
     bundle = run_root / name
     group = f"trial/{runtime.name}"
+
+    async def clear() -> None:
+        await in_thread(lambda: cgroups.kill(group))
+        await runtime.delete(spawner, name)
+        await in_thread(lambda: cgroups.remove("trial"))
+        await in_thread(lambda: shutil.rmtree(bundle, ignore_errors=True))
+
+    await clear()  # a daemon before may have died here
     spec = _trial_spec(bundle, runtime, cgroups.runtime_path(group), seccomp)
     await in_thread(lambda: _write_trial(bundle, spec))
     await in_thread(lambda: cgroups.create(group))
@@ -262,10 +270,7 @@ async def _try(
         for entry in entries:
             os.close(entry)
         with finish_within(TRIAL_SECONDS):
-            await in_thread(lambda: cgroups.kill(group))
-            await runtime.delete(spawner, name)
-            await in_thread(lambda: cgroups.remove("trial"))
-            await in_thread(lambda: shutil.rmtree(bundle))
+            await clear()
 
 
 def _trial_spec(

@@ -5,12 +5,13 @@ again with the daemon dying there. The next daemon must find records and kernel 
 gets what it wanted, the container's events make a life, and another person's container has not noticed. Afterwards nothing
 of the container is left.
 
-Each kind of passage is taken in the first operation that has it; with ``BAKEHOUSE_FAULT_POINTS=all`` every passage of every
-operation is.
+Every commit of every operation is taken, and each other kind of passage in the first operation that has it; with
+``BAKEHOUSE_FAULT_POINTS=all`` every passage of every operation is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import time
@@ -21,6 +22,7 @@ from fnmatch import fnmatch
 import attrs
 import pytest
 
+from supervisor.faults import Door
 from tests.support.accounts import People
 from tests.support.daemon import Daemon, new_daemon
 from tests.support.faults import Faults, Passage
@@ -44,7 +46,11 @@ QUIET_SECONDS = 0.15
 DEATH_SECONDS, DEATH_SECONDS_MAX = 0.3, 10.0
 """How long it is waited for after an operation that came to its end, and after one that did not."""
 TRIES = 4
-PORTS = "[network]\nephemeral_first = 21000\nephemeral_last = 29999"
+RECOVERIES, RECOVERY_PASSAGES_MIN = 4, 20
+COMMITTED = "after commit"
+NEVER = Passage("", 0)
+FIRST_PORT = 20_000 + os.getpid() % 50 * 200
+PORTS = f"[network]\nephemeral_first = {FIRST_PORT}\nephemeral_last = {FIRST_PORT + 199}"
 """Out of the way of others on this host, who might take one while the daemon is dead."""
 ASIDE = (
     "thread monitor.",
@@ -154,10 +160,12 @@ def chosen(passages: list[Passage], scene: Scene) -> list[Passage]:
         for passage, then in zip(passages, [*passages[1:], None], strict=True)
         if not (then and passage.name.startswith("after ") and then.name.startswith("before "))
     ]
-    taken = [passage for passage in found if EVERY or passage.name not in scene.kinds]
-    once = {passage.name: passage for passage in reversed(taken)}
-    scene.kinds |= set(once)
-    return taken if EVERY else list(reversed(once.values()))
+    taken = []
+    for passage in found:
+        if EVERY or passage.name.startswith(COMMITTED) or passage.name not in scene.kinds:
+            taken.append(passage)
+            scene.kinds.add(passage.name)
+    return taken
 
 
 def after(operation: Operation, subject: Subject) -> Subject:
@@ -195,9 +203,23 @@ def killed_at(
     elif said is not None:
         raise said
     where = f"killed {passage.name} ({passage.number}) of {operation.name} of {subject.name}"
+    check(scene, operation, subject, before, where=where, again=died)
+    return died
+
+
+def check(  # all that the moment is made of
+    scene: Scene,
+    operation: Operation,
+    subject: Subject,
+    before: Counter[str],
+    where: str,
+    again: bool,
+) -> None:
+    """All is well: records and kernel agree, the operation comes to its end, and nothing is left of the container."""
+    daemon = scene.daemon
     try:
         assert settled(lambda: disagreements(daemon)) == []
-        if died:
+        if again:
             operation.act(subject)
         then = after(operation, subject)
         then.becomes(operation.status)
@@ -210,4 +232,61 @@ def killed_at(
         error.add_note(where)
         error.add_note(daemon.log_tail())
         raise
-    return died
+
+
+HALF_DONE = (
+    ("start", "before commit runtime.ledger:Ledger.write", 3),
+    ("stop", "after commit network.*", 1),
+    ("remove", "after commit store.snapshots:Snapshots.remove", 1),
+)
+"""Operations, and where they are cut off so that there is something to recover."""
+
+
+@pytest.mark.parametrize(("name", "cut", "number"), HALF_DONE, ids=lambda value: str(value)[:6])
+def test_killed_while_it_recovers(name: str, cut: str, number: int, scene: Scene) -> None:
+    """The daemon after a crash is killed too, all through its own start; the third finds everything as the second would."""
+    faulthandler.cancel_dump_traceback_later()
+    operation = next(one for one in OPERATIONS if one.name == name)
+    passages = recorded(operation, scene)
+    (at, *_) = [one for one in passages if fnmatch(one.name, cut) and one.number <= number][::-1]
+    before = holdings(scene.daemon)
+    recovery = crash_and_recover(scene, operation, at, before)
+    assert len(recovery) >= RECOVERY_PASSAGES_MIN
+    step = 1 if EVERY else max(1, len(recovery) // RECOVERIES)
+    for passage in recovery[step // 2 :: step]:
+        crash_and_recover(scene, operation, at, before, dying=passage)
+
+
+def crash_and_recover(
+    scene: Scene,
+    operation: Operation,
+    at: Passage,
+    before: Counter[str],
+    dying: Passage = NEVER,
+) -> list[Passage]:
+    """Crash, recover (dying once on the way), and look; what the recovery passed."""
+    daemon, subject = scene.daemon, scene.subject()
+    operation.before(subject)
+    renew(daemon)
+    scene.faults.die_at(at)
+    with contextlib.suppress(ConnectionError, ValueError):
+        operation.act(subject)
+    died = daemon.crashed(within_seconds=DEATH_SECONDS_MAX)
+    scene.faults.die_at(dying)
+    if died:
+        with contextlib.suppress(AssertionError):  # it dies
+            daemon.start()
+    daemon.crashed(within_seconds=DEATH_SECONDS)
+    passed = scene.faults.off()
+    if daemon.crashed():
+        daemon.start()
+    where = f"killed {at.name} of {operation.name} of {subject.name}, and then {dying.name}"
+    check(scene, operation, subject, before, where=where, again=died)
+    return passed
+
+
+def test_every_door_is_one_of_an_operations(scene: Scene) -> None:
+    """What the daemon is said to be killed at is there to be passed."""
+    life = [one for one in OPERATIONS if one.name in {"create", "start", "stop", "remove"}]
+    names = {passage.name.split()[1] for one in life for passage in recorded(one, scene)}
+    assert names == {door.value for door in Door}
