@@ -6,9 +6,9 @@ Rules: no function takes a timeout (callers use ``trio.fail_after``); the only s
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Generic, TypeVar
 
 import trio
 
@@ -16,6 +16,7 @@ from supervisor import faults
 from supervisor.errors import BakehouseError
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 DISK = trio.CapacityLimiter(8)
 """File system calls that may block."""
@@ -32,6 +33,26 @@ def finish_within(seconds: float) -> Iterator[trio.CancelScope]:
     """Cleanup that must wait, but not for ever: shielded from cancellation, ended after ``seconds``."""
     with trio.CancelScope(shield=True, deadline=trio.current_time() + seconds) as scope:
         yield scope
+
+
+class Turns(Generic[K]):
+    """One at a time for each key; nothing is kept of a key that nobody wants."""
+
+    def __init__(self) -> None:
+        self._wanted: dict[K, tuple[trio.Lock, list[None]]] = {}
+
+    @asynccontextmanager
+    async def of(self, key: K) -> AsyncIterator[None]:
+        """While this is open it is our turn."""
+        lock, waiting = self._wanted.setdefault(key, (trio.Lock(), []))
+        waiting.append(None)
+        try:
+            async with lock:
+                yield
+        finally:
+            waiting.pop()
+            if not waiting:
+                self._wanted.pop(key, None)
 
 
 async def in_thread(work: Callable[[], T], limiter: trio.CapacityLimiter = DISK) -> T:

@@ -10,8 +10,8 @@ behind a prefix that no other daemon's bridges have. Raising one holds up those 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from ipaddress import IPv4Address, IPv4Network
 
 import attrs
@@ -33,6 +33,7 @@ from supervisor.network.neighbours import (
     allow_forwarding_ipv6,
     set_up_interface,
 )
+from supervisor.tasks import Turns
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class Bridges:
     publications: set[ruleset.Publication] = attrs.field(factory=set)
     _table_there: bool = False
     _table: trio.Lock = attrs.field(factory=trio.Lock)
-    _turns: dict[int, tuple[trio.Lock, list[None]]] = attrs.field(factory=dict)
+    _turns: Turns[int] = attrs.field(factory=Turns)
 
     @property
     def prefix(self) -> str:
@@ -83,18 +84,9 @@ class Bridges:
         """Whether a name server of ours is at its gateway."""
         return self.name_server.serves(network.number)
 
-    @asynccontextmanager
-    async def turn(self, number: int) -> AsyncIterator[None]:
+    def turn(self, number: int) -> AbstractAsyncContextManager[None]:
         """One at a time for one network: who raises it, who is about to have a wire to it, who removes it."""
-        lock, waiting = self._turns.setdefault(number, (trio.Lock(), []))
-        waiting.append(None)
-        try:
-            async with lock:
-                yield
-        finally:
-            waiting.pop()
-            if not waiting:
-                self._turns.pop(number, None)
+        return self._turns.of(number)
 
     async def wanted(self, network: Network) -> Raised:
         """The network's bridge is raised; the caller has its turn."""

@@ -14,13 +14,12 @@ Rules:
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
-import trio
 
 from supervisor.errors import Conflict, NotFound
 from supervisor.linux import mounts
@@ -40,7 +39,7 @@ from supervisor.network.endpoints import (
 from supervisor.network.names import NamedEndpoint, Names
 from supervisor.network.publishing import Chooser, Hold, PortHolders, hold_all
 from supervisor.network.seat_ledger import Also, SeatLedger
-from supervisor.tasks import finish_within
+from supervisor.tasks import Turns, finish_within
 
 if TYPE_CHECKING:
     from supervisor.access.requests import PortRequest
@@ -99,7 +98,7 @@ class Seats:
     chooser: Chooser
     places: dict[str, Place] = attrs.field(factory=dict)
     holders: PortHolders = attrs.field(factory=PortHolders)
-    _turns: dict[str, tuple[trio.Lock, list[None]]] = attrs.field(factory=dict)
+    _turns: Turns[str] = attrs.field(factory=Turns)
     _numbers: set[int] = attrs.field(factory=set)
     _last_number: int = 0
 
@@ -137,18 +136,9 @@ class Seats:
         """The wire that is a container's way out."""
         return way_out(seat.wires, self.registry.numbered)
 
-    @asynccontextmanager
-    async def turn(self, container_id: str) -> AsyncIterator[None]:
+    def turn(self, container_id: str) -> AbstractAsyncContextManager[None]:
         """One at a time for one container."""
-        lock, waiting = self._turns.setdefault(container_id, (trio.Lock(), []))
-        waiting.append(None)
-        try:
-            async with lock:
-                yield
-        finally:
-            waiting.pop()
-            if not waiting:
-                self._turns.pop(container_id, None)
+        return self._turns.of(container_id)
 
     def take_up(self, seat: Seat) -> None:
         """A seat that is recorded; its links and ports are there, or are mended at recovery."""
