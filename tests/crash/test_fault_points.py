@@ -55,6 +55,7 @@ PORTS = f"[network]\nephemeral_first = {FIRST_PORT}\nephemeral_last = {FIRST_POR
 ASIDE = (
     "thread monitor.",
     "thread events.",
+    "thread runtime.log_tending",
     "thread network.neighbours",
     "thread linux.nftables:Nftables.listing",
     "spawner spawn iptables",
