@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -13,15 +12,12 @@ import trio
 
 from supervisor.access.requests import (
     EndpointRequest,
-    HealthRequest,
     NetworkRequest,
     Resources,
     UpdateRequest,
 )
-from supervisor.errors import NotFound
 from supervisor.network.endpoints import Network
 from supervisor.runtime import connecting
-from supervisor.runtime.health import Health
 from supervisor.runtime.keeper import Keeper
 from supervisor.runtime.status import ALIVE, Status
 from tests.support.cancelling import cancel_everywhere
@@ -133,25 +129,6 @@ async def test_a_change_goes_on_when_its_caller_leaves(change: Change, root: Pat
         await made.remove(keeper)
 
 
-async def test_a_network_is_made_and_removed(root: Path) -> None:
-    async with engine_in(root) as made:
-        networks, ground = made.parts.networks, made.ground
-        await made.remove(await made.run("true", network_mode="bridge"))
-        await ground.remember()
-
-        async def operation() -> None:
-            await networks.create(ADA_IDENTITY.owner, NetworkRequest(OTHER))
-            await networks.remove(ADA_IDENTITY, OTHER)
-
-        async def check(_: bool) -> None:
-            with suppress(NotFound):
-                await networks.remove(ADA_IDENTITY, OTHER)
-            await ground.check_nothing_remains()
-
-        for every_task in (False, True):
-            await cancel_everywhere(operation, check, every_task=every_task)
-
-
 async def test_a_volume_is_made_held_and_removed(root: Path) -> None:
     async with engine_in(root) as made:
         volumes, ground = made.parts.store.volumes, made.ground
@@ -173,25 +150,3 @@ async def test_a_volume_is_made_held_and_removed(root: Path) -> None:
 
         for every_task in (False, True):
             await cancel_everywhere(operation, check, every_task=every_task)
-
-
-def is_healthy(keeper: Keeper) -> bool:
-    health = keeper.state.health
-    return health is not None and health.status is Health.HEALTHY
-
-
-async def test_a_probe_is_cut_off_where_its_container_ends(root: Path) -> None:
-    """Nobody asks for probes: they go with the run they are of, at whatever they are."""
-    async with engine_in(root) as made:
-        check_of = HealthRequest(test=("CMD-SHELL", "sleep 0.02"), interval_ns=10_000_000)
-        await made.remove(await made.run("sleep", "60", health=check_of))
-        ground = made.ground
-        await ground.remember()
-        for number in range(POINTS):
-            keeper = await made.run("sleep", "60", health=check_of)
-            with trio.fail_after(PATIENCE_SECONDS):
-                while number and not is_healthy(keeper):
-                    await trio.sleep(0.001)
-                await trio.sleep(number * 0.004)
-                await made.remove(keeper)
-            await ground.check_nothing_remains()
