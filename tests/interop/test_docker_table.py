@@ -11,7 +11,7 @@ import itertools
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -77,25 +77,29 @@ def played(
     request: pytest.FixtureRequest, players: dict[str, Player]
 ) -> Iterator[Callable[[str, Case], str]]:
     """Play all cases that were asked for, some at once, in order; wait for the end of one."""
+    environment = dict(os.environ)  # taken once: pytest changes it between tests, while others play
     with ThreadPoolExecutor(AT_ONCE) as pool:
         wanted: list[tuple[str, Case]] = [
             (item.callspec.params["who"], item.callspec.params["case"])  # type: ignore[misc]  # as ROWS has them
             for item in request.session.items
             if isinstance(item, pytest.Function) and item.originalname == test_docker.__name__
         ]
-        games = {(who, case.name): pool.submit(_play, players[who], case) for who, case in wanted}
+        games = {
+            (who, case.name): pool.submit(_play, players[who], case, environment)
+            for who, case in wanted
+        }
         yield lambda who, case: games[who, case.name].result()
         pool.shutdown(cancel_futures=True)
 
 
-def _play(player: Player, case: Case) -> str:
+def _play(player: Player, case: Case, common: Mapping[str, str]) -> str:
     name = f"t{uuid.uuid4().hex[:6]}"
     directory = player.home / name
     directory.mkdir()
     if player.user:
         os.chown(directory, player.user.uid, player.user.gid)
     environment = {
-        **os.environ,
+        **common,
         "HOME": str(player.home),
         "DOCKER_HOST": player.engine,
         "DOCKER_BUILDKIT": "0",
@@ -114,6 +118,7 @@ def _play(player: Player, case: Case) -> str:
 def _clear(engine: str, name: str) -> None:
     """Remove what a case left: all that begins with its name."""
     with contextlib.closing(docker.APIClient(base_url=engine, version="1.41")) as client:
+        client.trust_env = False
         for remove in _removals(client, name):
             with contextlib.suppress(APIError):
                 remove()
