@@ -127,6 +127,7 @@ def _other(name: str, root: Path, words: Sequence[object]) -> Iterator[Engine]:
     with (root / "log").open("wb") as log:
         process = subprocess.Popen(
             ["unshare", "--net", "--mount", *map(str, words)],
+            env={**os.environ, "TMPDIR": str(root)},
             stdout=log,
             stderr=log,
             start_new_session=True,
