@@ -76,9 +76,9 @@ class _SocketConnection(http.client.HTTPConnection):
 
 
 @contextlib.contextmanager
-def bakehouse() -> Iterator[Engine]:
-    """Our daemon."""
-    daemon = new_daemon("root")
+def bakehouse(settings: str = "") -> Iterator[Engine]:
+    """Our daemon; with further ``settings``, TOML."""
+    daemon = new_daemon("root", settings)
     try:
         daemon.start()
         assert daemon.process is not None
