@@ -128,7 +128,7 @@ def test_run(docker: Docker, client: DockerClient, line: str, printed: str) -> N
         ("-m 1m busybox true", 125, "Minimum memory limit allowed is 6MB"),
         ("--cpus 4096 busybox true", 125, "Range of CPUs is from 0.01"),
         ("--cpuset-cpus 4096 busybox true", 125, "Requested CPUs are not available"),
-        ("-v /x:relative busybox true", 125, "not an absolute path"),
+        ("-v /x:relative busybox true", 125, "mount path must be absolute"),
         ("-v named:/x:zz busybox true", 125, "invalid mode: zz"),
         ("--mount type=bind,source=/nosuch,target=/h busybox true", 125, "path does not exist"),
         ("--network elsewhere busybox true", 125, "elsewhere"),
