@@ -427,7 +427,7 @@ def test_names_are_of_ones_own_networks_whatever_the_hosts_firewall_takes_in(
             daemon.docker("network", "rm", "lane", user=user)
 
 
-@pytest.mark.parametrize("length", [64, 12, 3])
+@pytest.mark.parametrize("length", [64, 12, 6])  # shorter ones are in other ids by chance
 def test_anothers_network_does_not_exist(street: Street, length: int) -> None:
     """By its id and the beginning of it: word for word what is said of one that nobody has (attacks.md 16, 17)."""
     daemon, ada, bob = street.world.daemon, street.ada, street.bob
