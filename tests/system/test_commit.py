@@ -117,6 +117,15 @@ def test_a_commit_of_what_never_ran(cli: Cli) -> None:
     cli("rmi", "unwritten")
 
 
+def test_a_commit_of_what_is_just_ending(cli: Cli) -> None:
+    """Whether it still runs or not: there is nobody to wait for."""
+    for _ in range(4):
+        name = cli("run", "-d", "busybox", "sh", "-c", "echo x > /brief").strip()
+        cli("commit", name, "brief")
+        cli("rm", "-f", name)
+    cli("rmi", "brief")
+
+
 def test_what_a_commit_refuses(daemon: Daemon, person: User | None, cli: Cli) -> None:
     cli("create", "--name", "fresh", "busybox", "true")
     for arguments, why in (
