@@ -8,6 +8,7 @@ import pytest
 
 from supervisor.linux.favordynmods import OPTION, favouring_moves
 from supervisor.linux.mount_namespace import cgroup2_options
+from tests.support.daemon import new_daemon
 from tests.support.spawners import spawner_in
 
 pytestmark = pytest.mark.root
@@ -48,3 +49,16 @@ async def test_what_is_not_wanted_is_not_set(tmp_path: Path) -> None:
         before = cgroup2_options()
         async with favouring_moves(spawner, run_root, wanted=False):
             assert cgroup2_options() == before
+
+
+def test_a_daemon_that_ends_leaves_it_as_it_was() -> None:
+    """Also when it was the last thing of the daemon's that was left."""
+    before = cgroup2_options()
+    daemon = new_daemon("root")
+    try:
+        daemon.start()
+        assert set(before) <= set(cgroup2_options())
+        assert daemon.close() == []
+    finally:
+        daemon.clear()
+    assert cgroup2_options() == before

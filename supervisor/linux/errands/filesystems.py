@@ -126,16 +126,26 @@ def _unmount(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
 
 
 @errand("cgroup2_option")
-def _cgroup2_option(arguments: Arguments, _: Sequence[int], __: Surroundings) -> Done:
-    """Set an option of the host's v2 tree, or leave it out, all others kept; whether that changed anything."""
+def _cgroup2_option(arguments: Arguments, _: Sequence[int], surroundings: Surroundings) -> Done:
+    """Set an option of the host's v2 tree, or leave it out, all others kept; whether that changed anything.
+
+    By a mount of its own that goes at once: at the daemon's end nothing else of M is left.
+    """
     option, wanted = text(arguments, "option"), flag(arguments, "wanted")
-    places = [place for place, kind in mount_namespace.mounts() if kind == "cgroup2"]
     have = mount_namespace.cgroup2_options()
+    places = [place for place, kind in mount_namespace.mounts() if kind == "cgroup2"]
     if not places or (option in have) == wanted:
         return Done(False)
     kept = [one for one in have if one != option]
-    flags = syscall.MS_REMOUNT | syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_NOEXEC
-    syscall.mount("", places[-1], "", flags, ",".join((*kept, option) if wanted else kept))
+    flags = syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_NOEXEC
+    place = surroundings.run_root / "cgroup2-options"
+    place.mkdir(mode=0o700, exist_ok=True)
+    try:
+        options = ",".join((*kept, option) if wanted else kept)
+        syscall.mount("cgroup2", str(place), "cgroup2", flags, options)
+        mount_namespace.unmount(str(place))
+    finally:
+        place.rmdir()
     return Done(True)
 
 
