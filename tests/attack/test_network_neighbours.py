@@ -427,7 +427,7 @@ def test_names_are_of_ones_own_networks_whatever_the_hosts_firewall_takes_in(
             daemon.docker("network", "rm", "lane", user=user)
 
 
-@pytest.mark.parametrize("length", [64, 12, 6])  # shorter ones are in other ids by chance
+@pytest.mark.parametrize("length", [64, 12, 3])
 def test_anothers_network_does_not_exist(street: Street, length: int) -> None:
     """By its id and the beginning of it: word for word what is said of one that nobody has (attacks.md 16, 17)."""
     daemon, ada, bob = street.world.daemon, street.ada, street.bob
@@ -451,7 +451,9 @@ def test_anothers_network_does_not_exist(street: Street, length: int) -> None:
             )
             assert told.returncode == unknown.returncode, words
             assert told.stderr.replace(target, "X") == unknown.stderr.replace(missing, "X")
-            if words[0] != "create":  # which tells the id of what it made
+            if words[:2] == ("network", "ls"):  # a short id is part of one's own by chance
+                assert "private" not in told.stdout
+            elif words[0] != "create":  # which tells the id of what it made
                 assert told.stdout.replace(target, "X") == unknown.stdout.replace(missing, "X")
         daemon.docker("network", "prune", "-f", user=bob)
         assert daemon.docker("network", "inspect", "private", user=ada).returncode == 0
