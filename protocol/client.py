@@ -12,9 +12,10 @@ async with open_follower("/run/bakehouse/bakehouse.sock", Hello(from_="now")) as
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import cast
 
 import attrs
 import trio
@@ -25,6 +26,7 @@ from trio_websocket import (
     WebSocketConnection,
     wrap_client_stream,
 )
+from typing_extensions import override
 
 from protocol import codec
 from protocol.errors import ErrorKind, Refused
@@ -129,11 +131,13 @@ async def open_stream(
 
 
 async def _upgrade(nursery: trio.Nursery, connection: trio.SocketStream) -> WebSocketConnection:
+    line = _Line(connection)
     try:
-        with trio.fail_after(HANDSHAKE_SECONDS):
+        with trio.fail_after(HANDSHAKE_SECONDS), line.while_open():
             return await wrap_client_stream(
                 nursery,
-                connection,
+                # It sends, receives and closes, which any stream does.
+                cast("trio.SocketStream", line),
                 "bakehouse",
                 STREAM_PATH,
                 subprotocols=[SUBPROTOCOL],
@@ -141,8 +145,55 @@ async def _upgrade(nursery: trio.Nursery, connection: trio.SocketStream) -> WebS
             )
     except ConnectionRejected as error:
         raise StreamRefusedError(_rejection(error)) from error
-    except (HandshakeError, ConnectionClosed, trio.TooSlowError) as error:
+    except (HandshakeError, ConnectionClosed) as error:
         raise StreamLostError(f"the server did not answer: {error}") from error
+    except trio.TooSlowError as error:
+        raise StreamLostError("the server did not answer") from error
+    raise StreamLostError("the server hung up instead of answering")
+
+
+class _Line(trio.abc.Stream):
+    """A stream that tells when the other side has ended it.
+
+    trio-websocket waits for the answer to its handshake for ever, also on a connection that has ended.
+    """
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._scope = trio.CancelScope()
+
+    def while_open(self) -> trio.CancelScope:
+        """A scope that is cancelled when the stream ends; to be entered once."""
+        return self._scope
+
+    @override
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        with self._ends_if_broken():
+            await self._stream.send_all(data)
+
+    @override
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    @override
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        with self._ends_if_broken():
+            data = await self._stream.receive_some(max_bytes)
+        if not data:
+            self._scope.cancel()
+        return data
+
+    @contextmanager
+    def _ends_if_broken(self) -> Iterator[None]:
+        try:
+            yield
+        except trio.BrokenResourceError:
+            self._scope.cancel()
+            raise
+
+    @override
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 async def _greet(websocket: WebSocketConnection, hello: Hello) -> Stream:

@@ -1,0 +1,31 @@
+"""The stream's client when the server goes away before it has answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+
+from protocol.client import StreamLostError, open_stream
+
+SOON_SECONDS = 5
+
+
+@pytest.mark.parametrize("heard_first", [False, True], ids=["unheard", "heard"])
+async def test_a_server_that_hangs_up_is_not_waited_for(tmp_path: Path, heard_first: bool) -> None:
+    async def hang_up(stream: trio.SocketStream) -> None:
+        if heard_first:
+            await stream.receive_some()
+        await stream.aclose()
+
+    listening = trio.socket.socket(trio.socket.AF_UNIX)
+    await listening.bind(str(tmp_path / "socket"))
+    listening.listen(1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, hang_up, [trio.SocketListener(listening)])
+        with trio.fail_after(SOON_SECONDS):
+            with pytest.raises(StreamLostError, match=r"hung up|did not answer|ended"):
+                async with open_stream(tmp_path / "socket"):
+                    pass
+        nursery.cancel_scope.cancel()
