@@ -103,11 +103,16 @@ async def _at_once(
 
 async def first_of(*events: trio.Event) -> None:
     """Return when one of ``events`` is set."""
+    await any_of(*(event.wait for event in events))
 
-    async def wait(event: trio.Event) -> None:
-        await event.wait()
+
+async def any_of(*waits: Callable[[], Awaitable[None]]) -> None:
+    """Return when one of ``waits`` does; the others are cancelled."""
+
+    async def wait(one: Callable[[], Awaitable[None]]) -> None:
+        await one()
         nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
-        for event in events:
-            nursery.start_soon(wait, event)
+        for one in waits:
+            nursery.start_soon(wait, one)

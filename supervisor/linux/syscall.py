@@ -67,6 +67,7 @@ PR_SET_NO_NEW_PRIVS = 38
 _M_ARENA_MAX = -8
 
 CLOSE_RANGE_CLOEXEC = 4
+IN_MODIFY, IN_ONESHOT = 0x2, 0x8000_0000
 BPF_ATTRIBUTE_BYTES = 72
 
 NS_GET_NSTYPE = 0xB703
@@ -108,6 +109,7 @@ _libc.statx.argtypes = (
     ctypes.c_void_p,
 )
 _libc.fstatfs.argtypes = (ctypes.c_int, ctypes.c_void_p)
+_libc.inotify_add_watch.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
 
 
 class _MountAttr(ctypes.Structure):
@@ -309,6 +311,16 @@ def allocate_behind(fd: int, bytes_: int) -> None:
     """The file's first ``bytes_`` bytes have blocks on the disk, also behind its end, which stays where it is."""
     result = _libc.fallocate(fd, _FALLOC_FL_KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(bytes_))
     _checked(result, "allocate blocks")
+
+
+def inotify_init() -> int:
+    """An fd that tells what happens to watched files; reading from it never blocks."""
+    return _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify_init1")
+
+
+def inotify_add_watch(fd: int, path: str, mask: int) -> int:
+    """The number of a watch of what is at ``path`` now, whatever becomes of its name."""
+    return _checked(_libc.inotify_add_watch(fd, os.fsencode(path), mask), path)
 
 
 def is_mount_root(path: str) -> bool:

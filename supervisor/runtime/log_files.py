@@ -52,7 +52,7 @@ def tend(log: Path, settings: LogSettings, *, written: bool) -> bool:
         written: Whether conmon may be writing.
     """
     try:
-        size = _size(log)
+        size = size_of(log)
         before = rotated(log)
         if size is None and written:
             return bool(before)  # it was moved away, and conmon has not heard of it
@@ -86,7 +86,8 @@ def _compress(path: Path) -> None:
     path.unlink()
 
 
-def _size(path: Path) -> int | None:
+def size_of(path: Path) -> int | None:
+    """The file's length in bytes; None if it is not there."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -265,5 +266,5 @@ def _backward(file: _File, end: int) -> Generator[list[bytes], None, None]:
 
 def _excess(log: Path, bytes_max: int) -> int:
     """How many bytes there are more than count."""
-    sizes = [_size(path) or 0 for path in (*rotated(log).values(), log)]
+    sizes = [size_of(path) or 0 for path in (*rotated(log).values(), log)]
     return max(sum(sizes) - bytes_max, 0)

@@ -71,9 +71,10 @@ def test_a_log_is_held_to_its_bounds_while_it_is_followed(
     daemon: Daemon, client: docker.DockerClient
 ) -> None:
     bounds = {"max-size": "40k", "max-file": "3", "compress": "true"}
-    script = (
-        "for i in $(seq 5000); do echo line $i; [ $((i % 1000)) = 0 ] && sleep 1; done; sleep 1"
+    rest = (
+        "[ $i = 1000 ] && sleep 3; [ $((i % 1000)) = 0 ] && sleep 1"  # at rest, then not any more
     )
+    script = f"for i in $(seq 5000); do echo line $i; {rest}; done; sleep 1"
     config = docker.types.LogConfig(type="json-file", config=bounds)
     container = client.containers.run("bb", ["sh", "-c", script], log_config=config, detach=True)
     followed = b"".join(container.logs(stream=True, follow=True))
