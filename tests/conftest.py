@@ -1,4 +1,8 @@
-"""What all tests share: who may run where, real accounts, a real daemon, and the look at what is left behind."""
+"""What all tests share: who may run where, in which order, real accounts, a real daemon, and what a whole run looks at.
+
+A run may have several workers, each with files of its own (``-n``, ``--dist loadfile``): what looks at the whole of it
+(``--checks``, ``--leftovers``) is done by the process that leads them.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from tests.support import leftovers
+from tests.support import checks, leftovers
 from tests.support.accounts import People, people
 from tests.support.daemon import BUSYBOX, Daemon, new_daemon
 
@@ -18,7 +22,10 @@ hypothesis.settings.register_profile("house", deadline=None)
 hypothesis.settings.load_profile("house")
 
 BEFORE = pytest.StashKey[leftovers.Picture]()
-LEFT = pytest.StashKey[list[str]]()
+CHECKING = pytest.StashKey[list[checks.Check]]()
+
+LONG_FIRST = ("cancel", "crash", "churn", "interop", "attack", "system", "contract")
+"""Directories in the order they are run in: those whose files take long first, so that workers end at one time."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,13 +34,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="fail when the run leaves anything behind on the host",
     )
+    parser.addoption(
+        "--checks",
+        action="store_true",
+        help="run linter, formatter, type checker and import contracts beside the tests",
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_turn)
     if reason := _no_root():
         for item in items:
             if item.get_closest_marker("root"):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _turn(item: pytest.Item) -> int:
+    """When its directory's turn is."""
+    directory = item.path.parent.name
+    return LONG_FIRST.index(directory) if directory in LONG_FIRST else len(LONG_FIRST)
 
 
 def _no_root() -> str:
@@ -47,29 +66,38 @@ def _no_root() -> str:
     return ""
 
 
+def _leads(config: pytest.Config) -> bool:
+    """Whether this process is no worker of another's."""
+    return not hasattr(config, "workerinput")
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     leftovers.mark_run()
-    if session.config.getoption("--leftovers"):
-        session.config.stash[BEFORE] = leftovers.take()
+    config = session.config
+    if _leads(config) and config.getoption("--leftovers"):
+        config.stash[BEFORE] = leftovers.take()
+    if _leads(config) and config.getoption("--checks"):
+        config.stash[CHECKING] = checks.begin()
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    before = session.config.stash.get(BEFORE, None)
-    if before is None:
-        return
-    left = session.config.stash[LEFT] = leftovers.settled_beyond(before)
-    if left and session.exitstatus == pytest.ExitCode.OK:
+    stash = session.config.stash
+    failures = {check.name: check.failure() for check in stash.get(CHECKING, [])}
+    if BEFORE in stash:
+        failures["left behind"] = "\n".join(leftovers.settled_beyond(stash[BEFORE]))
+    for name, failure in failures.items():
+        if failure:
+            _tell_failed(session, name, failure)
+
+
+def _tell_failed(session: pytest.Session, name: str, failure: str) -> None:
+    """Let the run fail of this as if it were a test."""
+    where = (name, None, name)
+    report = pytest.TestReport(name, where, {}, "failed", failure, when="call")
+    session.config.hook.pytest_runtest_logreport(report=report)
+    if session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    for left in config.stash.get(LEFT, []):
-        terminalreporter.write_line(f"LEFT BEHIND {left}", red=True)
-    if earlier := os.environ.get("BAKEHOUSE_TEST_FAILED_BEFORE"):
-        terminalreporter.write_line(f"FAILED BEFORE THE TESTS {earlier}", red=True)
 
 
 @pytest.fixture(scope="session")
