@@ -74,18 +74,23 @@ def _leaves(group: ExceptionGroup[Exception]) -> Iterator[BakehouseError]:
             yield error
 
 
+def command_line() -> argparse.ArgumentParser:
+    """What bakehoused understands; its manual page is printed from this."""
+    parser = argparse.ArgumentParser(prog="bakehoused", description="The Bakehouse daemon.")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, TOML")
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="what is kept")
+    parser.add_argument("--run-root", type=Path, metavar="DIR", help="what is lost at a reboot")
+    parser.add_argument("--socket", type=Path, metavar="PATH", help="where clients connect")
+    return parser
+
+
 def read_settings(words: Sequence[str] | None) -> settings.Config:
     """The settings file with the command line over it.
 
     Raises:
         NotFound, InvalidArgument: See :func:`supervisor.config.load`.
     """
-    parser = argparse.ArgumentParser(prog="bakehoused", description="The Bakehouse daemon.")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, TOML")
-    parser.add_argument("--data-root", type=Path, metavar="DIR", help="what is kept")
-    parser.add_argument("--run-root", type=Path, metavar="DIR", help="what is lost at a reboot")
-    parser.add_argument("--socket", type=Path, metavar="PATH", help="where clients connect")
-    told = parser.parse_args(words)
+    told = command_line().parse_args(words)
     given = {
         name: path.absolute()
         for name in ("data_root", "run_root", "socket")

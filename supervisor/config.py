@@ -51,7 +51,16 @@ class AccessConfig:
 
 @attrs.frozen
 class ApiConfig:
-    """Bounds on what one connection or one person may ask of the API."""
+    """Bounds on what one connection or one person may ask of the API.
+
+    Attributes:
+        header_bytes_max: Size of a request's head.
+        json_body_bytes_max: Size of a request's JSON; archives and builds are not JSON.
+        head_seconds_max: For a request's head to arrive whole.
+        idle_seconds_max: After which a connection without a request is closed.
+        connections_per_owner_max: Of one person at once; one more is refused.
+        write_stall_seconds_max: For a client to take what it is sent; one that reads nothing for so long is gone.
+    """
 
     header_bytes_max: int = 65_536
     json_body_bytes_max: int = 8_388_608
@@ -63,7 +72,19 @@ class ApiConfig:
 
 @attrs.frozen
 class JournalConfig:
-    """How much history is kept, for each owner."""
+    """How much history is kept, for each owner.
+
+    Attributes:
+        events_per_owner_max: Events kept; the oldest go first.
+        bytes_per_owner_max: Their size.
+        age_days_max: After which events are dropped.
+        refusals_per_minute_max: Of one person's refusals that become events; the others are counted.
+        page_events_max: Events read at once for somebody who catches up.
+        page_bytes_max: Size of what is read at once.
+        recent_events_max: The newest events, held in memory for those who follow.
+        recent_bytes_max: Their size.
+        bookmark_seconds: Between two signs of life on a stream on which nothing happens.
+    """
 
     events_per_owner_max: int = 100_000
     bytes_per_owner_max: int = 67_108_864
@@ -108,6 +129,7 @@ class RuntimeConfig:
 
     Attributes:
         runtimes: Tried in this order with a real container; the first that works is taken.
+        conmon: The monitor that holds a container's output and exit code: a name on the path, or a path.
         seccomp_profile: The distribution's packaged default profile.
         log_bytes_max: Size at which a container's log is rotated.
         log_files_max: Rotated files kept, the current one included.
@@ -133,7 +155,16 @@ class RuntimeConfig:
 
 @attrs.frozen
 class OwnerConfig:
-    """The defaults of every owner's share and quota; 0 means no limit."""
+    """The defaults of every owner's share and quota; 0 means no limit.
+
+    Attributes:
+        cpu_weight: Their share of the processors beside others', 1 to 10,000.
+        memory_bytes_max: Memory of all their containers and builds together.
+        pids_max: Processes of all of them together.
+        containers_max: Containers, running or not.
+        networks_max: Networks.
+        builds_max: Builds at the same time.
+    """
 
     cpu_weight: int = 100
     memory_bytes_max: int = 0
@@ -145,7 +176,16 @@ class OwnerConfig:
 
 @attrs.frozen
 class BuildConfig:
-    """Bounds on one build."""
+    """Bounds on one build.
+
+    Attributes:
+        context_bytes_max: Size of the context that is sent.
+        context_entries_max: Files and directories in it.
+        dockerfile_bytes_max: Size of the Dockerfile.
+        log_bytes_max: Kept of its output.
+        parallel_steps_max: Steps that run at the same time.
+        cache_entries_per_owner_max: Results of steps kept for each person; the longest unused go first.
+    """
 
     context_bytes_max: int = 10_737_418_240
     context_entries_max: int = 1_000_000
@@ -157,7 +197,13 @@ class BuildConfig:
 
 @attrs.frozen
 class StoreConfig:
-    """Bounds on what is unpacked."""
+    """Bounds on what is unpacked.
+
+    Attributes:
+        layer_bytes_max: Size of a layer's files.
+        layer_entries_max: Files and directories in a layer.
+        layers_per_image_max: Layers of an image.
+    """
 
     layer_bytes_max: int = 53_687_091_200
     layer_entries_max: int = 2_000_000
@@ -174,6 +220,7 @@ class MonitorConfig:
         history_samples_max: Samples kept.
         memory_some_percent_tight: PSI memory ``some avg10`` from which the host is tight.
         memory_full_percent_critical: PSI memory ``full avg10`` from which it is critical.
+        io_full_percent_tight: PSI IO ``full avg10`` from which the host is tight.
         tickets_max: Starts and build steps at once; 0 means twice the processors.
     """
 
@@ -188,7 +235,22 @@ class MonitorConfig:
 
 @attrs.frozen
 class Config:
-    """All settings of one daemon."""
+    """All settings of one daemon.
+
+    Attributes:
+        data_root: What is kept: database, images, volumes, logs. Its file system has to be a local one.
+        run_root: What is lost at a reboot: pins of namespaces, sessions, the socket.
+        socket: Where clients connect; ``bakehouse.sock`` in ``run_root`` when it is not set.
+        access: Who may use the daemon.
+        api: Bounds on requests.
+        journal: How much history is kept.
+        network: Addresses and ports.
+        runtime: How containers are run.
+        owner: Each person's share and quota.
+        build: Bounds on builds.
+        store: Bounds on layers.
+        monitor: Looking at the host.
+    """
 
     data_root: Path = INSTALLED_DATA_ROOT
     run_root: Path = INSTALLED_RUN_ROOT
