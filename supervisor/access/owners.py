@@ -96,14 +96,14 @@ class Owners:
         Raises:
             PermissionDenied: A stranger, a uid without an account, or one that belongs to a container.
         """
-        if any(peer.uid in allotted for allotted in await self._ranges_now()):
+        if any(peer.uid in allotted for allotted in await self.allotted()):
             raise PermissionDenied(
                 f"cannot let uid {peer.uid} in: it belongs to a container",
                 hint="inside a container, talk to the daemon as its root: that is the container's owner",
             )
         return await identities.identify(peer, self._directory, self._config.access)
 
-    async def _ranges_now(self) -> Sequence[range]:
+    async def allotted(self) -> Sequence[range]:
         """Every range that is allotted, read again only after an allotment."""
         if self._allotted is None:
             self._allotted = await self._database.read(_allotted)

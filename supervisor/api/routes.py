@@ -34,7 +34,7 @@ from supervisor.api.docker import (
 )
 from supervisor.api.docker.view_system import API_VERSION, API_VERSION_MIN, dotted
 from supervisor.api.http import Head, HttpRefusedError, Response
-from supervisor.api.native import base_image, host, session
+from supervisor.api.native import base_image, host, own_view, session
 from supervisor.api.native.hub import Hub
 from supervisor.api.refusal import refusal
 from supervisor.api.services import Services
@@ -163,6 +163,7 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("GET", "/bakehouse/v1/whoami", USER, host.whoami),
     ("GET", "/bakehouse/v1/monitor", USER, host.monitor),
     ("GET", "/bakehouse/v1/health", USER, host.health),
+    ("GET", "/bakehouse/v1/doctor", USER, own_view.doctor),
     ("POST", "/bakehouse/v1/images/bootstrap", USER, base_image.bootstrap),
     ("POST", "/bakehouse/v1/images/{name*}/publish", ADMIN, base_image.publish),
 )

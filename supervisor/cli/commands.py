@@ -248,6 +248,22 @@ def whoami(context: click.Context) -> None:
 
 
 @bakehouse.command()
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Of that daemon.")
+@click.option("--strict", is_flag=True, help="Degraded is a fault, too.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.pass_context
+def doctor(context: click.Context, config: Path | None, strict: bool, as_json: bool) -> int:
+    """Look at this host and its daemon: what is well, what is not, what to do.
+
+    What containers need is tried, and nothing of it is left. Root sees everything; others see what they may, and what
+    the daemon says. Exit status 0: this host can serve; 1: something is broken (with --strict, or degraded).
+    """
+    from supervisor.cli import doctor as doctors
+
+    return doctors.doctor(_socket(context), config, strict=strict, as_json=as_json)
+
+
+@bakehouse.command()
 @click.pass_context
 def version(context: click.Context) -> None:
     """Tell the versions of this command and of the daemon."""
