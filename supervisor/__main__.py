@@ -16,6 +16,7 @@ from supervisor import faults
 from supervisor.errors import BakehouseError, Unavailable
 from supervisor.linux.spawner import start_spawner
 from supervisor.linux.syscall import share_one_heap
+from supervisor.linux.systemd import NOBODY, ServiceManager, take_over
 
 SWITCH_SECONDS = 0.0005
 """How long a thread that has done its system call waits for the interpreter: every hop of ours ends with that wait."""
@@ -26,7 +27,9 @@ LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
 def main(words: Sequence[str] | None = None) -> int:
     """Run the daemon until it is told to stop; the exit code."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+    manager = NOBODY
     try:
+        manager = take_over(os.environ)
         config = read_settings(words)
         if os.geteuid() != 0:
             raise Unavailable("cannot start bakehoused: it has to be root", hint="sudo bakehoused")
@@ -41,9 +44,9 @@ def main(words: Sequence[str] | None = None) -> int:
 
         from supervisor.daemon import serve  # noqa: PLC0415
 
-        trio.run(serve, config, seed)
+        trio.run(serve, config, seed, manager)
     except BakehouseError as error:
-        sys.stderr.write(f"bakehoused: {error.text()}\n")
+        _give_up(manager, [error])
         return 1
     except ExceptionGroup as group:
         # Services hold nurseries, and what fails while they are opened arrives in their wrapping.
@@ -51,10 +54,16 @@ def main(words: Sequence[str] | None = None) -> int:
         if bugs is not None:
             _log_bugs(bugs)
             return BUG_CODE
-        for one in _leaves(group):
-            sys.stderr.write(f"bakehoused: {one.text()}\n")
+        _give_up(manager, list(_leaves(group)))
         return 1
     return 0
+
+
+def _give_up(manager: ServiceManager, errors: Sequence[BakehouseError]) -> None:
+    """Say why there is no daemon, to whoever reads the log and to the service manager."""
+    for error in errors:
+        sys.stderr.write(f"bakehoused: {error.text()}\n")
+        manager.status(error.text())
 
 
 def _log_bugs(group: ExceptionGroup[Exception]) -> None:

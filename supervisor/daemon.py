@@ -35,6 +35,7 @@ from supervisor.linux.favordynmods import favouring_moves
 from supervisor.linux.mount_namespace import seen_in_mounts
 from supervisor.linux.mounts import release_mounts
 from supervisor.linux.spawner import Spawner, SpawnerSeed, open_spawner
+from supervisor.linux.systemd import NOBODY, ServiceManager
 from supervisor.monitor.monitor import open_monitor
 from supervisor.monitor.samples import Who
 from supervisor.network.networks import open_networks
@@ -45,22 +46,26 @@ from supervisor.runtime.oci_runtime import OciRuntime, open_runtime
 from supervisor.runtime.opening import open_containers
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.spec import DEFAULT_CAPABILITIES
+from supervisor.service.rungs import STEP_SECONDS_MAX, Rungs
+from supervisor.service.standing import Standing, keep_told
 from supervisor.store.store import open_store
 from supervisor.tasks import finish_within, in_thread
 
 ROOT = 0
+DATABASE = "database.sqlite"
 FAREWELL_SECONDS = 5.0
 DIRECTORY_MODES = (("data_root", 0o700), ("run_root", 0o711))
 
 log = logging.getLogger(__name__)
 
 
-async def serve(config: Config, seed: SpawnerSeed) -> None:
+async def serve(config: Config, seed: SpawnerSeed, manager: ServiceManager = NOBODY) -> None:
     """Be the daemon until told to stop by SIGTERM or SIGINT; a second one ends it at once.
 
     Args:
         config: The settings.
         seed: The spawner, forked before the first thread.
+        manager: Whoever started us.
 
     Raises:
         BakehouseError: This host cannot be served; nothing was left half open.
@@ -68,24 +73,26 @@ async def serve(config: Config, seed: SpawnerSeed) -> None:
     async with trio.open_nursery() as nursery:
         stop = trio.Event()
         await nursery.start(partial(_listen_for_signals, stop, nursery.cancel_scope))
-        async with _ladder(config, seed):
+        async with _ladder(config, seed, manager):
             gc.freeze()  # what lives as long as we do need not be looked through again and again
-            log.info("ready at %s", config.socket_path)
             await stop.wait()
+            manager.stopping("stopping; containers go on")
             log.info("stopping; containers go on")
         nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
-async def _ladder(config: Config, seed: SpawnerSeed) -> AsyncIterator[None]:
+async def _ladder(
+    config: Config, seed: SpawnerSeed, manager: ServiceManager
+) -> AsyncIterator[None]:
     await in_thread(partial(_make_directories, config))
     started_ns = now_ns()
-    async with AsyncExitStack() as rungs:
-        opened = rungs.enter_async_context
-        spawner = await opened(open_spawner(seed))
-        parts = await opened(open_parts(config, spawner))
-        containers = await opened(_containers(parts))
-        builds = await opened(open_builds(parts))
+    async with AsyncExitStack() as stack:
+        opened = Rungs(stack, manager).opened
+        spawner = await opened("the spawner", open_spawner(seed))
+        parts = await stack.enter_async_context(open_parts(config, spawner, manager=manager))
+        containers = await opened("the containers", _containers(parts, manager))
+        builds = await opened("the builds", open_builds(parts))
         parts.monitor.watch(partial(_census, containers, builds))
         parts.store.images.watch_users(containers.using_image)
         facts = _host_facts(parts.runtime, parts.tree.cgroups, parts.database.epoch, started_ns)
@@ -102,14 +109,20 @@ async def _ladder(config: Config, seed: SpawnerSeed) -> AsyncIterator[None]:
             builds=builds,
             facts=facts,
         )
-        await opened(_life(parts.events, facts, parts.runtime.reason))
-        await opened(open_api(services))
+        await stack.enter_async_context(_life(parts.events, facts, parts.runtime.reason))
+        activated = [each for _, each in manager.sockets]
+        places = await opened("the API", open_api(services, activated))
+        await stack.enter_async_context(_told_to(manager, parts.events, services))
+        log.info("ready at %s", ", ".join(places))
         yield
 
 
 @asynccontextmanager
 async def open_parts(
-    config: Config, spawner: Spawner, directory: Directory | None = None
+    config: Config,
+    spawner: Spawner,
+    directory: Directory | None = None,
+    manager: ServiceManager = NOBODY,
 ) -> AsyncIterator[Parts]:
     """The lower rungs: all that containers and builds stand on.
 
@@ -117,24 +130,28 @@ async def open_parts(
         config: The settings; the root directories are there.
         spawner: Outlives all of it.
         directory: Where accounts are looked up; the host's own when ``None``.
+        manager: Is told what is being opened.
     """
-    async with AsyncExitStack() as rungs:
-        opened = rungs.enter_async_context
-        favour = config.runtime.favordynmods
-        await opened(favouring_moves(spawner, config.run_root, wanted=favour))
-        database = await opened(open_database(config.data_root / "database.sqlite"))
-        events = await opened(open_events(database, config.journal))
-        owners = await opened(open_owners(database, events, config, directory))
-        audit = await opened(open_audit(events, config))
-        store = await opened(open_store(database, events, spawner, owners, config))
-        networks = await opened(open_networks(database, events, spawner, owners, config))
+    async with AsyncExitStack() as stack:
+        opened = Rungs(stack, manager).opened
+        favoured = favouring_moves(spawner, config.run_root, wanted=config.runtime.favordynmods)
+        await opened("the cgroups", favoured)
+        database = await opened("the database", open_database(config.data_root / DATABASE))
+        events = await opened("the journal", open_events(database, config.journal))
+        owners = await opened("the owners", open_owners(database, events, config, directory))
+        audit = await opened("the audit", open_audit(events, config))
+        store = await opened("the store", open_store(database, events, spawner, owners, config))
+        networks = await opened(
+            "the networks", open_networks(database, events, spawner, owners, config)
+        )
         cgroups = await in_thread(partial(detect, config.instance))
-        monitor = await opened(open_monitor(events, cgroups, config.monitor))
+        monitor = await opened("the monitor", open_monitor(events, cgroups, config.monitor))
         profile = await in_thread(partial(seccomp.read_profile, config.runtime.seccomp_profile))
         bounding = await in_thread(capabilities.bounding_set)
         usual = seccomp.runtime_seccomp(profile, bounding & frozenset(DEFAULT_CAPABILITIES))
         runtimes = config.runtime.runtimes
-        runtime = await opened(open_runtime(runtimes, spawner, cgroups, config.run_root, usual))
+        tried = open_runtime(runtimes, spawner, cgroups, config.run_root, usual)
+        runtime = await opened("the runtime", tried)
         yield Parts(
             config=config,
             database=database,
@@ -172,9 +189,32 @@ async def _life(events: Events, facts: HostFacts, reason: str) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def _containers(parts: Parts) -> AsyncIterator[Containers]:
+async def _told_to(
+    manager: ServiceManager, events: Events, services: Services
+) -> AsyncIterator[None]:
+    """The service manager knows that we are ready, and from now on how we stand."""
+
+    def standing() -> Standing:
+        running = [keeper.record.owner for keeper in services.containers.census().values()]
+        building = services.builds.at_work()
+        return Standing(len(running), sum(building.values()), {*running, *building})
+
+    line = standing().line()
+    manager.ready(line)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_told, manager, events, standing, line)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _containers(parts: Parts, manager: ServiceManager) -> AsyncIterator[Containers]:
     """The containers; when none runs any more at the end, no mount and no cgroup of ours is left on the host."""
-    async with open_containers(parts) as containers:
+
+    def progress(done: int, of: int) -> None:
+        manager.starting(f"recovering {of} containers: {done} done", STEP_SECONDS_MAX)
+
+    async with open_containers(parts, progress) as containers:
         yield containers
     if any(keeper.alive for keeper in containers.every()):
         return

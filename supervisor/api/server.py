@@ -11,8 +11,8 @@ import grp
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import attrs
@@ -34,22 +34,27 @@ BACKLOG = 1_024
 SOCKET_MODE = 0o660
 STRANGERS_CONNECTIONS_MAX = 64
 IDENTIFY_SECONDS_MAX = 10.0
-ACTIVATION_FD = 3
 
 
 @asynccontextmanager
-async def open_api(services: Services) -> AsyncIterator[None]:
-    """Serve the API on the configured socket until the block is left.
+async def open_api(
+    services: Services, activated: Sequence[socket.socket] = ()
+) -> AsyncIterator[Sequence[str]]:
+    """Serve the API until the block is left; the paths at which it is served.
+
+    Args:
+        services: What it stands on.
+        activated: Sockets the service manager listens on already; without any, one is made at the configured path.
 
     Raises:
         Conflict: Another daemon answers on that socket.
         Unavailable: The socket cannot be made.
     """
-    async with open_listener(services.config) as listener:
+    async with open_listeners(services.config, activated) as listeners:
         async with open_hub(services.events) as hub, trio.open_nursery() as nursery:
             server = Server(services, hub)
-            nursery.start_soon(server.serve, listener, nursery)
-            yield
+            nursery.start_soon(server.serve, listeners, nursery)
+            yield [str(listener.socket.getsockname()) for listener in listeners]
             nursery.cancel_scope.cancel()
 
 
@@ -61,9 +66,9 @@ class Server:
         self._hub = hub
         self._open: collections.Counter[int] = collections.Counter()
 
-    async def serve(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+    async def serve(self, listeners: Sequence[trio.SocketListener], nursery: trio.Nursery) -> None:
         """Accept until cancelled."""
-        await trio.serve_listeners(self.serve_socket, [listener], handler_nursery=nursery)
+        await trio.serve_listeners(self.serve_socket, list(listeners), handler_nursery=nursery)
 
     async def serve_socket(self, stream: trio.SocketStream) -> None:
         """One connection, from accept to close."""
@@ -129,28 +134,22 @@ def _too_many(user: str, most: int) -> ResourceExhausted:
 
 
 @asynccontextmanager
-async def open_listener(config: Config) -> AsyncIterator[trio.SocketListener]:
-    """The socket systemd hands over, else one made at the configured path and removed at the end."""
-    inherited = _activated()
-    if inherited is not None:
-        async with trio.SocketListener(trio.socket.from_stdlib_socket(inherited)) as listener:
-            yield listener
-        return
-    path = config.socket_path
-    listening = await in_thread(lambda: _bind(path, config.access.user_group))
-    made = path.stat()
-    try:
-        async with trio.SocketListener(trio.socket.from_stdlib_socket(listening)) as listener:
-            yield listener
-    finally:
-        _unlink_if_same(path, made)
-
-
-def _activated() -> socket.socket | None:
-    """The first socket passed by sd_listen_fds(3), if it was meant for this process."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS", "0") == "0":
-        return None
-    return socket.socket(fileno=ACTIVATION_FD)
+async def open_listeners(
+    config: Config, activated: Sequence[socket.socket] = ()
+) -> AsyncIterator[Sequence[trio.SocketListener]]:
+    """The sockets the service manager handed over, else one made at the configured path and removed at the end."""
+    async with AsyncExitStack() as stack:
+        listening = list(activated)
+        if not listening:
+            path = config.socket_path
+            listening.append(await in_thread(lambda: _bind(path, config.access.user_group)))
+            stack.callback(_unlink_if_same, path, path.stat())
+        yield [
+            await stack.enter_async_context(
+                trio.SocketListener(trio.socket.from_stdlib_socket(each))
+            )
+            for each in listening
+        ]
 
 
 def _bind(path: Path, group: str) -> socket.socket:

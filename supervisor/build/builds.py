@@ -155,6 +155,10 @@ class Builds:
         """The cgroups of the commands that run now, for the monitor."""
         return self._flights.census()
 
+    def at_work(self) -> Mapping[int, int]:
+        """How many builds each owner has now."""
+        return dict(self._at_work)
+
     async def prune(self, identity: Identity) -> int:
         """Forget this person's cached steps (an admin: everybody's); bytes that are free now."""
         reclaimed = await self._cache.prune(None if identity.admin else identity.owner)

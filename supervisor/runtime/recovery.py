@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import logging
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import assert_never
@@ -34,6 +34,10 @@ from supervisor.runtime.runs import CUT_OFF
 from supervisor.runtime.status import Status
 from supervisor.tasks import in_thread
 
+Progress = Callable[[int, int], None]
+"""How many are done, of how many."""
+
+PROGRESS_EVERY = 20
 LOST = "its monitor was lost while the daemon was down, and the exit code with it"
 
 log = logging.getLogger(__name__)
@@ -91,11 +95,16 @@ def decide(status: Status, seen: Seen) -> Finding:
             assert_never(status)
 
 
-async def recover(containers: Containers) -> None:
+def untold(_done: int, _of: int) -> None:
+    """Nobody wants to know."""
+
+
+async def recover(containers: Containers, progress: Progress = untold) -> None:
     """Take over what is there; afterwards records and kernel agree."""
     parts = containers.parts
     ledger = Ledger(parts.database, parts.events)
     rows = await ledger.read()
+    progress(0, len(rows))
     seen = {record.id: await _see(parts, record, state) for record, state, _ in rows}
     found = {record.id: decide(state.status, seen[record.id]) for record, state, _ in rows}
     live = {
@@ -106,7 +115,10 @@ async def recover(containers: Containers) -> None:
     await parts.networks.recover(live)
     left = [await _take_up(containers, found[row[0].id], row) for row in rows]
     # What happened while nobody looked is told in the order in which it did.
-    for one in sorted(filter(None, left), key=lambda one: seen[one.keeper.record.id].ended_ns):
+    in_order = sorted(filter(None, left), key=lambda one: seen[one.keeper.record.id].ended_ns)
+    for done, one in enumerate(in_order):
+        if done % PROGRESS_EVERY == 0:
+            progress(done, len(rows))
         try:
             await _settle(containers, one)
         except BakehouseError as error:  # one container's trouble is no other's

@@ -18,7 +18,7 @@ import trio
 
 from supervisor.access.audit import open_audit
 from supervisor.access.owners import open_owners
-from supervisor.api.server import open_api, open_listener
+from supervisor.api.server import open_api, open_listeners
 from supervisor.api.services import HostFacts, Services
 from supervisor.config import ApiConfig, Config
 from supervisor.database.database import open_database
@@ -83,7 +83,7 @@ async def test_the_socket_is_for_its_group_and_goes_with_the_daemon(tmp_path: Pa
         assert got.startswith(b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\n")
         assert got.endswith(b"\r\n\r\nOK")
         with pytest.raises(Conflict, match="another daemon"):
-            async with open_listener(Config(socket=path)):
+            async with open_listeners(Config(socket=path)):
                 pass
         assert await ask(path, b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
     assert not path.exists()
@@ -98,7 +98,7 @@ async def test_a_stale_socket_is_replaced_but_nothing_else(tmp_path: Path) -> No
         assert await ask(serving_path, b"HEAD /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
     path.write_text("precious")
     with pytest.raises(Conflict):
-        async with open_listener(Config(socket=path)):
+        async with open_listeners(Config(socket=path)):
             pass
     assert path.read_text() == "precious"
 

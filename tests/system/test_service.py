@@ -1,0 +1,152 @@
+"""The daemon under a service manager: a stand-in for systemd that speaks its real protocol."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from tests.support.accounts import People
+from tests.support.daemon import REPOSITORY, Daemon, new_daemon
+
+pytestmark = pytest.mark.root
+
+HEAR_SECONDS = 20.0
+ACTIVATOR = REPOSITORY / "tests/support/activator.py"
+
+
+@attrs.define(eq=False)
+class Service:
+    """A daemon, and what its service manager has heard of it."""
+
+    daemon: Daemon
+    said: list[dict[str, str]] = attrs.field(factory=list)
+
+    def hear(self, heard: socket.socket) -> None:
+        """In a thread, until the socket is shut."""
+        while message := heard.recv(65_536).decode():
+            self.said.append(dict(line.split("=", 1) for line in message.splitlines()))
+
+    def until(self, name: str, value: str) -> list[dict[str, str]]:
+        """Listen until it says that; everything it has said."""
+        until = time.monotonic() + HEAR_SECONDS
+        while not any(words.get(name, "").startswith(value) for words in self.said):
+            assert time.monotonic() < until, f"{name}={value} was not said, but {self.said}"
+            time.sleep(0.02)
+        return list(self.said)
+
+    def statuses(self) -> list[str]:
+        return [words["STATUS"] for words in self.said if "STATUS" in words]
+
+
+@pytest.fixture(scope="module")
+def service(two_users: People) -> Iterator[Service]:
+    """A daemon that was activated, and is heard at an abstract socket."""
+    daemon = new_daemon(two_users.group)
+    address = f"bakehouse-test-{daemon.root.name}"
+    daemon.root.mkdir()
+    daemon.before = (sys.executable, "-I", str(ACTIVATOR), str(daemon.socket), f"@{address}")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(f"\0{address}")
+        made = Service(daemon)
+        hearing = threading.Thread(target=made.hear, args=[heard])
+        hearing.start()
+        try:
+            daemon.start()
+            yield made
+            daemon.close()
+        finally:
+            daemon.clear()
+            heard.shutdown(socket.SHUT_RD)
+            hearing.join()
+
+
+def spawner_of(daemon: Daemon) -> int:
+    """The pid of its helper."""
+    assert daemon.process is not None
+    children = Path(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children").read_text()
+    [pid] = children.split()
+    return int(pid)
+
+
+def named(text: str) -> set[int]:
+    """Processes whose command line says that."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdecimal() and text.encode() in (entry / "cmdline").read_bytes():
+                found.add(int(entry.name))
+    return found
+
+
+def test_its_start_is_told_step_by_step(service: Service) -> None:
+    service.until("READY", "1")
+    told = service.statuses()
+    assert told[0] == "opening the spawner"
+    assert "recovering 0 containers: 0 done" in told
+    assert told[-1] == "ready: nothing runs"
+    assert [words for words in service.said if "READY" in words] == [
+        {"READY": "1", "STATUS": "ready: nothing runs"}
+    ]
+    assert all("EXTEND_TIMEOUT_USEC" in words for words in service.said[:-1])
+
+
+def test_it_serves_the_socket_it_was_given_and_whoever_may_connect_is_asked_who_they_are(
+    service: Service, two_users: People
+) -> None:
+    # The unit's mode lets everybody in here, and still only members are served.
+    inode = service.daemon.socket.stat().st_ino
+    service.daemon.import_busybox(user=two_users.ada)
+    assert "busybox" in service.daemon.docker("image", "ls", user=two_users.ada).stdout
+    refused = service.daemon.docker("image", "ls", user=two_users.eve, check=False)
+    assert refused.returncode != 0
+    assert service.daemon.socket.stat().st_ino == inode
+
+
+def test_nothing_of_it_reaches_the_spawner_or_what_it_starts(
+    service: Service, two_users: People
+) -> None:
+    service.daemon.docker(
+        "run", "-d", "--name", "one", "busybox", "sleep", "60", user=two_users.ada
+    )
+    assert service.daemon.process is not None
+    pids = named(str(service.daemon.run_root)) - {service.daemon.process.pid}
+    assert spawner_of(service.daemon) in pids
+    assert len(pids) >= 2, "a conmon, too"
+    for pid in pids:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+        assert b"LISTEN_" not in environment
+        assert b"NOTIFY_SOCKET" not in environment
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            assert os.readlink(fd) != os.readlink(f"/proc/{service.daemon.process.pid}/fd/3")
+
+
+def test_the_status_tells_what_runs(service: Service, two_users: People) -> None:
+    service.until("STATUS", "ready: 1 container of 1 person")
+    service.daemon.docker("rm", "-f", "one", user=two_users.ada)
+    service.said.clear()
+    service.until("STATUS", "ready: nothing runs")
+
+
+def test_its_end_is_told_and_the_socket_is_left_to_the_next(service: Service) -> None:
+    assert service.daemon.process is not None
+    service.said.clear()
+    service.daemon.process.send_signal(signal.SIGTERM)
+    service.until("STATUS", "stopping: waiting for the spawner")
+    assert service.said[0]["STOPPING"] == "1"
+    assert "stopping: waiting for the containers" in service.statuses()
+    assert service.daemon.process.wait(20) == 0
+    assert service.daemon.socket.exists()
+    service.daemon.socket.unlink()
+    service.said.clear()
+    service.daemon.start()
+    service.until("READY", "1")
