@@ -108,7 +108,7 @@ async def commit(keeper: Keeper, owner: int, request: CommitRequest, execution: 
             parent=record.image_id,
         )
     finally:
-        layers.used(made)  # the image needs it now, or nothing does
+        await layers.settle(made)
     reference = names[0].canonical if names else ""
     await keeper.row.tell(
         ContainerCommit(image=image.id, reference=reference, comment=request.comment)

@@ -432,9 +432,8 @@ class Keeper:
         runs.waiting.give_up()
         self._household.forgotten(self)
         self.gone.set()
-        if orphaned:
-            with finish_within(CLEANUP_SECONDS):  # the nursery this runs in ends with the container
-                await self.parts.store.layers.collect()
+        if orphaned:  # done to its end, although the nursery this runs in ends with the container
+            await self.parts.store.layers.collect()
 
     # --- those who look on -------------------------------------------------------------------------------------
 

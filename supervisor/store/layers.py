@@ -37,6 +37,7 @@ WorkInUnit = Callable[[sqlite3.Connection, str], object]
 
 ID_BYTES = 6
 ADOPT_SECONDS = 60.0
+COLLECT_SECONDS = 60.0
 INIT_LAYER = "init-1"
 _UNNEEDED = (
     "NOT EXISTS (SELECT 1 FROM image_layers WHERE layer = layers.id)"
@@ -225,10 +226,11 @@ class Layers:
         """These are no longer fresh: something that is written down needs them now, or nothing ever will."""
         self._fresh.difference_update(layer_ids)
 
-    async def discard(self, layer_ids: Iterable[str]) -> None:
-        """Nobody will need these after all; they go unless somebody does."""
+    async def settle(self, layer_ids: Collection[str]) -> None:
+        """No longer fresh: what is written down needs them by now, or nothing does and they go, also when cancelled."""
         self.used(layer_ids)
-        await self.collect()
+        if layer_ids:
+            await self.collect()
 
     @asynccontextmanager
     async def busy(self, layer_ids: Sequence[str]) -> AsyncIterator[list[Layer]]:
@@ -260,10 +262,15 @@ class Layers:
         self._busy = +self._busy
 
     async def collect(self) -> int:
-        """Remove every layer that nothing needs, and the blobs of those; the bytes of the layers that went."""
-        async with self._changing:
-            removed = await self._database.write(lambda c: _collect(c, self._kept()))
-            await in_thread(lambda: self._remove_directories(removed))
+        """Remove every layer that nothing needs, and the blobs of those; the bytes of the layers that went.
+
+        Done to its end also when it is cancelled: nobody would come back for them soon.
+        """
+        removed: list[Layer] = []
+        with finish_within(COLLECT_SECONDS):
+            async with self._changing:
+                removed = await self._database.write(lambda c: _collect(c, self._kept()))
+                await in_thread(lambda: self._remove_directories(removed))
         return sum(layer.bytes for layer in removed)
 
     def _kept(self) -> set[str]:

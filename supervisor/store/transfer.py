@@ -70,8 +70,7 @@ class Transfer:
                 layers = [await self._take_layers(image, unpacked, held) for image in wanted]
                 told = await self._record_loaded(identity, wanted, layers)
             finally:
-                self.layers.used(unpacked)  # the images need them now, or nothing does
-                await self._collect_if(unpacked)
+                await self.layers.settle(unpacked)
             return told
 
     async def _plain(self, span: Span, held: AsyncExitStack) -> Span:
@@ -131,10 +130,6 @@ class Transfer:
 
         return await self.images.database.write(work)
 
-    async def _collect_if(self, unpacked: Sequence[str]) -> None:
-        if unpacked:
-            await self.layers.collect()
-
     # --- import -------------------------------------------------------------------------------------------------
 
     async def import_(
@@ -193,7 +188,7 @@ class Transfer:
                 config, [layer.id], identity.owner, [name] if name else [], also=[told]
             )
         finally:
-            self.layers.used([layer.id])
+            await self.layers.settle([layer.id])
 
 
 async def _decompressing(span: Span) -> AsyncGenerator[bytes, None]:

@@ -77,7 +77,6 @@ async def test_committing_what_runs(root: Path) -> None:
             assert await images.exists(ADA_IDENTITY, "made") or not completed
             if await images.exists(ADA_IDENTITY, "made"):
                 await images.remove(ADA_IDENTITY, "made")
-            await made.parts.store.layers.collect()
             assert not cgroups.frozen(keeper.group)
             if not ground.before.things:
                 await ground.remember()

@@ -183,7 +183,7 @@ async def test_layers_go_when_nothing_needs_them(tmp_path: Path) -> None:
         await world.store.snapshots.prepare("step", [busy.id], owner, kept=False)
         layers.used([leased.id, busy.id])
         assert await layers.collect() == 0
-        await layers.discard([fresh.id])
+        await layers.settle([fresh.id])
         await world.store.snapshots.remove("step")
         await layers.release("build")
         assert await layers.collect() == 2
