@@ -5,8 +5,9 @@ time through a door; its *name* says the door, which side of it, and what went t
 runtime.ledger:Ledger.insert``. Passages of one name are told apart by their number.
 
 Rules: there is no list of passages to keep up to date: whatever goes through a door is one, so that no commit and no
-effect can be left out. They are armed by an environment variable, which names a directory that tests write their orders
-to; the installed daemon never arms them, whatever its environment says. Unarmed, a door costs one look at a name.
+effect can be left out; of those on files the interpreter itself tells (:func:`sys.addaudithook`). They are armed by an
+environment variable, which names a directory that tests write their orders to; the installed daemon never arms them,
+whatever its environment says. Unarmed, a door costs one look at a name.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ import functools
 import os
 import re
 import signal
+import sys
+import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 
 import attrs
 
@@ -28,6 +32,14 @@ WORDS_MAX = 2
 
 _PLAIN_WORD = re.compile(r"[a-z_]+")
 _INNER_NAME = re.compile(r"\.<locals>.*|<lambda>")
+_PACKAGE = "supervisor."
+_OPEN, _MAKE = "open", "os.mkdir"  # https://docs.python.org/3/library/audit_events.html
+_MAKE_OR_REMOVE = frozenset({_MAKE, "os.rmdir", "os.remove"})
+_CHANGE = frozenset(
+    f"os.{verb}" for verb in ("rename", "link", "symlink", "chmod", "chown", "truncate")
+)
+_ON_FILES = _MAKE_OR_REMOVE | _CHANGE | {_OPEN}
+_NO_DIRECTORY = -1
 
 
 class Door(enum.StrEnum):
@@ -51,6 +63,9 @@ class Door(enum.StrEnum):
     CONMON = "conmon"
     """A container's monitor is let go on."""
 
+    FILE = "file"
+    """A name in a file system or in the cgroup tree is made, changed, removed, or opened to write; has no other side."""
+
 
 @attrs.define
 class _Orders:
@@ -59,9 +74,14 @@ class _Orders:
     directory: Path
     _serial: str = ""
     _times: Counter[str] = attrs.field(factory=Counter)
+    _one_at_a_time: threading.Lock = attrs.field(factory=threading.Lock)
 
     def pass_by(self, name: str) -> None:
         """Write the passage down, and die if it is the one."""
+        with self._one_at_a_time:
+            self._pass_by(name)
+
+    def _pass_by(self, name: str) -> None:
         try:
             serial, fatal, times = (self.directory / ORDER).read_text().split("\t")
         except FileNotFoundError:
@@ -76,13 +96,17 @@ class _Orders:
 
 
 _orders: _Orders | None = None
+_hearing = False
 
 
 def arm(environment: Mapping[str, str], *, installed: bool) -> bool:
     """From now on obey the orders in the directory that the environment names, if it names one; the ``installed`` do not."""
-    global _orders  # noqa: PLW0603  # the process dies as a whole
+    global _orders, _hearing  # noqa: PLW0603  # the process dies as a whole
     directory = environment.get(VARIABLE)
     _orders = _Orders(Path(directory)) if directory and not installed else None
+    if _orders is not None and not _hearing:
+        sys.addaudithook(_hear)  # for as long as the process lives
+        _hearing = True
     return _orders is not None
 
 
@@ -108,3 +132,34 @@ def _name(what: object, words: Sequence[str]) -> str:
         return _name(what.func, words)
     module = str(getattr(what, "__module__", "")).removeprefix("supervisor.")
     return f"{module}:{_INNER_NAME.sub('', getattr(what, '__qualname__', type(what).__name__))}"
+
+
+def _hear(event: str, arguments: tuple[object, ...]) -> None:
+    """Something is about to happen to a file, in whatever thread."""
+    if event not in _ON_FILES or _orders is None or not _changes(event, arguments):
+        return
+    if not str(arguments[0]).startswith(f"{_orders.directory}/"):  # which are the orders themselves
+        _orders.pass_by(f"before {Door.FILE.value} {_caller()} {event.removeprefix('os.')}")
+
+
+def _changes(event: str, arguments: tuple[object, ...]) -> bool:
+    """Whether it may change anything: what is there is not made, what is not there not removed, and reading is nothing."""
+    path, last = arguments[0], arguments[-1]
+    if event == _OPEN:
+        is_path = not isinstance(path, int)
+        return is_path and isinstance(last, int) and bool(last & os.O_ACCMODE)
+    if event in _MAKE_OR_REMOVE and last == _NO_DIRECTORY and isinstance(path, str | os.PathLike):
+        return os.path.lexists(path) != (event == _MAKE)
+    return True
+
+
+def _caller() -> str:
+    """The innermost function of ours that is at work in this thread."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # there is no other way
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.startswith(_PACKAGE) and module != __name__:
+            inner = _INNER_NAME.sub("", frame.f_code.co_qualname)
+            return f"{module.removeprefix(_PACKAGE)}:{inner}"
+        frame = frame.f_back
+    return "elsewhere"

@@ -6,7 +6,7 @@ gets what it wanted, the container's events make a life, and another person's co
 of the container is left.
 
 Every commit of every operation is taken, and each other kind of passage in the first operation that has it; with
-``BAKEHOUSE_FAULT_POINTS=all`` every passage of every operation is.
+``BAKEHOUSE_FAULT_POINTS=all`` every passage of every operation is, down to the single file.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ TRIES = 4
 RECOVERIES, RECOVERY_PASSAGES_MIN = 4, 20
 COMMITTED = "after commit"
 NEVER = Passage("", 0)
+FOLLOWS = (("after ", "before "), ("before thread ", "before file "))
+"""Between coming out of a door and going into the next nothing happens, nor before a thread's first file."""
 FIRST_PORT = 20_000 + os.getpid() % 50 * 200
 PORTS = f"[network]\nephemeral_first = {FIRST_PORT}\nephemeral_last = {FIRST_PORT + 199}"
 """Out of the way of others on this host, who might take one while the daemon is dead."""
@@ -155,11 +157,13 @@ def recorded(operation: Operation, scene: Scene) -> list[Passage]:
 
 
 def chosen(passages: list[Passage], scene: Scene) -> list[Passage]:
-    """Those of this run, one for each moment: between coming out of a door and going into the next nothing happens."""
+    """Those of this run, one for each moment: nothing happens between two that :data:`FOLLOWS` says."""
     found = [
         passage
-        for passage, then in zip(passages, [*passages[1:], None], strict=True)
-        if not (then and passage.name.startswith("after ") and then.name.startswith("before "))
+        for passage, then in zip(passages, [*passages[1:], NEVER], strict=True)
+        if not any(
+            passage.name.startswith(one) and then.name.startswith(two) for one, two in FOLLOWS
+        )
     ]
     taken = []
     for passage in found:

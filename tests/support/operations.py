@@ -23,6 +23,8 @@ BUSYBOX = "busybox:latest"
 PATIENCE_SECONDS = 20.0
 MEMORY_BYTES = 64 << 20
 CHECK = {"Test": ["CMD", "true"], "Interval": 300_000_000, "StartPeriod": 0}
+RESTARTS_MIN = 5
+"""After so many the pauses between them are long enough for another daemon, and to ask it for something."""
 SLEEPER = "trap 'exit 3' TERM; echo ready; while :; do sleep 600 & wait; done"
 
 
@@ -74,7 +76,7 @@ def create(subject: Subject, **more: object) -> None:
     """A container with a named and an anonymous volume and a published port on a bridge; ``more`` goes over its HostConfig."""
     body = {
         "Image": BUSYBOX,
-        "Cmd": ["sh", "-c", SLEEPER],
+        "Cmd": more.pop("Command", ["sh", "-c", SLEEPER]),
         "Labels": {"round": subject.name},
         "Volumes": {"/anonymous": {}},
         "ExposedPorts": {"80/tcp": {}},
@@ -122,6 +124,27 @@ def stop(subject: Subject) -> None:
 def stop_for_ever(subject: Subject) -> None:
     subject.call("POST", f"/containers/{subject.name}/stop?t=5", fine={204, 304, 404})
     subject.becomes("gone")
+
+
+def kill(subject: Subject) -> None:
+    subject.call("POST", f"/containers/{subject.name}/kill", fine={204, 409})  # 409: it was
+
+
+def wait_for_policy(subject: Subject) -> None:
+    """It has ended by itself again and again, and its policy takes its time."""
+    policy = {"Name": "on-failure", "MaximumRetryCount": 0}
+    run(subject, RestartPolicy=policy, Command=["false"])
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not (subject.status == "restarting" and restarts_of(subject) >= RESTARTS_MIN):
+        assert time.monotonic() < until, f"it is {subject.state}"
+        time.sleep(0.02)
+
+
+def restarts_of(subject: Subject) -> int:
+    seen = subject.look() or {}
+    count = seen.get("RestartCount", 0)
+    assert isinstance(count, int)
+    return count
 
 
 def restart(subject: Subject) -> None:
@@ -362,6 +385,16 @@ OPERATIONS = (
     ),
     Operation("stop", run, stop, "exited", least=(f"{COMMIT}.write", "signal SIGTERM")),
     Operation("restart", run, restart, "running", least=("signal SIGTERM", "spawner overlay")),
+    Operation(
+        "kill", run, kill, "exited", least=(f"{COMMIT}.write", "thread runtime.runs:Runs.signal")
+    ),
+    Operation(
+        "stop one that waits for its policy",
+        wait_for_policy,
+        stop,
+        "exited",
+        least=(f"{COMMIT}.write",),
+    ),
     Operation("pause", run, pause, "paused", least=(f"{COMMIT}.write",)),
     Operation("unpause", paused, unpause, "running", least=(f"{COMMIT}.write",)),
     Operation("rename", run, rename, "running", renamed=True, least=(f"{COMMIT}.write",)),

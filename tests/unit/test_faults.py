@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,15 +15,18 @@ import pytest
 
 from supervisor import faults
 from supervisor.faults import Door
+from supervisor.linux import cgroup_files
 from tests.support.faults import Faults, Passage
 
 DYING = """
 import os
 from supervisor import faults
 assert faults.arm(os.environ, installed=False)
-for _ in range(5):
+for count in range(5):
     faults.before(faults.Door.COMMIT, "it")
     print("done", flush=True)
+    if count % 2:
+        open("/dev/null", "w").close()
     faults.after(faults.Door.COMMIT, "it")
 """
 
@@ -87,6 +92,7 @@ def test_the_installed_daemon_is_never_armed(orders: Faults) -> None:
         (Passage("before commit it", 1), 0),
         (Passage("after commit it", 1), 1),
         (Passage("before commit it", 3), 2),
+        (Passage("before file elsewhere open", 2), 4),
     ],
 )
 def test_a_process_dies_at_the_passage_that_is_ordered(
@@ -102,3 +108,42 @@ def test_a_process_dies_at_the_passage_that_is_ordered(
         text=True,
     )
     assert (ended.returncode, ended.stdout) == (-signal.SIGKILL, "done\n" * done), ended.stderr
+
+
+def test_whatever_happens_to_files_is_heard_of(orders: Faults, tmp_path: Path) -> None:
+    """In any thread, and by whichever call; what changes nothing is no passage."""
+    faults.arm(orders.variables, installed=False)
+    place = tmp_path.parent / f"{tmp_path.name}-files"
+    orders.record()
+
+    def change() -> None:
+        for _ in range(2):
+            cgroup_files.make(place)
+        cgroup_files.make(place / "below")
+        assert cgroup_files.remove(place / "below")
+        assert cgroup_files.remove_one(place / "below")
+        (place / "file").write_text("7")
+        assert cgroup_files.number(place / "file") == 7
+        cgroup_files.write(place / "file", 8)
+        with pytest.raises(FileNotFoundError):
+            cgroup_files.write(place / "none", 8)
+        shutil.rmtree(place)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    thread.join()
+    assert [
+        (passage.name.removeprefix("before file "), passage.number) for passage in orders.off()
+    ] == [
+        ("linux.cgroup_files:make mkdir", 1),
+        ("linux.cgroup_files:make mkdir", 2),
+        ("linux.cgroup_files:remove rmdir", 1),
+        ("elsewhere open", 1),
+        ("linux.cgroup_files:write open", 1),
+        ("linux.cgroup_files:write open", 2),
+        ("elsewhere remove", 1),
+        ("elsewhere rmdir", 1),
+    ]
+    place.mkdir()
+    place.rmdir()
+    assert orders.off() == []
