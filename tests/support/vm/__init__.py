@@ -1,0 +1,1 @@
+"""The virtual machine: its image, its snapshots, and how a test speaks to it."""
