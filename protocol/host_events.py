@@ -308,6 +308,22 @@ class OwnerAllot(EventData):
 
 
 @attrs.frozen
+class OwnerLimit(EventData):
+    """An administrator gave an owner another limit; 0 is none. The subject is the owner's uid.
+
+    Attributes:
+        name: A key of ``[owner]`` in the settings.
+        own: Whether it is set for them alone; else it is the default again.
+    """
+
+    type = "owner.limit"
+    name: str
+    value: float = 0.0
+    before: float = 0.0
+    own: bool = True
+
+
+@attrs.frozen
 class AdmissionWait(EventData):
     """Work had to wait for its turn."""
 

@@ -155,20 +155,31 @@ class RuntimeConfig:
 
 @attrs.frozen
 class OwnerConfig:
-    """The defaults of every owner's share and quota; 0 means no limit.
+    """The defaults of every owner's share and quota; 0 means no limit. Administrators may set single owners' otherwise.
 
     Attributes:
-        cpu_weight: Their share of the processors beside others', 1 to 10,000.
-        memory_bytes_max: Memory of all their containers and builds together.
-        pids_max: Processes of all of them together.
-        containers_max: Containers, running or not.
-        networks_max: Networks.
-        builds_max: Builds at the same time.
+        cpu_weight: Share of the processors beside other owners who want them, 1 to 10,000; 100 is normal.
+        cpus_max: Processors' worth of work at most, also while nobody else wants them; 1.5 is one and a half.
+        memory_high_bytes: Above this all that is the owner's is slowed and reclaimed from. On cgroup v1, which has no
+            such bound, it is what reclaim goes for first when the host is short of memory.
+        memory_bytes_max: Memory of all that is the owner's.
+        pids_max: Processes and threads.
+        io_weight: Share of the disks beside other owners who want them, 1 to 10,000; 100 is normal.
+        io_read_bytes_per_second_max: From each single disk.
+        io_write_bytes_per_second_max: To each single disk.
+        containers_max: Containers, whether they run or not.
+        networks_max: Networks that they made.
+        builds_max: Builds at once.
     """
 
     cpu_weight: int = 100
+    cpus_max: float = 0.0
+    memory_high_bytes: int = 0
     memory_bytes_max: int = 0
     pids_max: int = 16_384
+    io_weight: int = 100
+    io_read_bytes_per_second_max: int = 0
+    io_write_bytes_per_second_max: int = 0
     containers_max: int = 1_000
     networks_max: int = 64
     builds_max: int = 8

@@ -145,7 +145,8 @@ async def open_parts(
             "the networks", open_networks(database, events, spawner, owners, config)
         )
         cgroups = await in_thread(partial(detect, config.instance))
-        monitor = await opened("the monitor", open_monitor(events, cgroups, config.monitor))
+        watching = open_monitor(events, cgroups, config.monitor, weight_of=owners.weight)
+        monitor = await opened("the monitor", watching)
         profile = await in_thread(partial(seccomp.read_profile, config.runtime.seccomp_profile))
         bounding = await in_thread(capabilities.bounding_set)
         usual = seccomp.runtime_seccomp(profile, bounding & frozenset(DEFAULT_CAPABILITIES))
@@ -162,7 +163,7 @@ async def open_parts(
             store=store,
             networks=networks,
             monitor=monitor,
-            tree=CgroupTree(cgroups, config.owner, partial(seen_in_mounts, config.run_root)),
+            tree=CgroupTree(cgroups, owners.limits, partial(seen_in_mounts, config.run_root)),
             runtime=runtime,
             profile=profile,
             boot_id=await in_thread(processes.boot_id),

@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
 
-from protocol.events import OwnerAllot
+from protocol.events import OwnerAllot, OwnerLimit
 from supervisor import clock
 from supervisor.access import identity as identities
-from supervisor.access import ranges
+from supervisor.access import owner_limits, ranges
 from supervisor.access.directory import Account, Directory, HostDirectory
 from supervisor.access.identity import Identity
-from supervisor.config import Config
+from supervisor.access.owner_limits import Changes, Value
+from supervisor.config import Config, OwnerConfig
 from supervisor.database.database import Database
 from supervisor.errors import NotFound, PermissionDenied, ResourceExhausted
 from supervisor.events.journal import Events
@@ -88,6 +89,7 @@ class Owners:
     _events: Events
     _config: Config
     _directory: Directory
+    _own_limits: dict[int, Mapping[str, Value]] = attrs.field(factory=dict)
     _allotted: Sequence[range] | None = None
 
     async def identify(self, peer: Peer) -> Identity:
@@ -108,6 +110,60 @@ class Owners:
         if self._allotted is None:
             self._allotted = await self._database.read(_allotted)
         return self._allotted
+
+    def limits(self, uid: int) -> OwnerConfig:
+        """What this owner may use."""
+        return owner_limits.effective(self._config.owner, self.own_limits(uid))
+
+    def weight(self, uid: int) -> int:
+        """Their share of the processors, and of turns to start work, beside others'."""
+        return self.limits(uid).cpu_weight
+
+    def own_limits(self, uid: int) -> Mapping[str, Value]:
+        """The part of it that was set for them alone."""
+        return self._own_limits.get(uid, {})
+
+    def limits_after(self, uid: int, changes: Changes) -> OwnerConfig:
+        """What this owner may use after ``changes``.
+
+        Raises:
+            InvalidArgument: They make no sense; every fault is told.
+        """
+        owner_limits.check(changes)
+        own = owner_limits.changed(self.own_limits(uid), changes)
+        return owner_limits.effective(self._config.owner, own)
+
+    async def set_limits(self, uid: int, changes: Changes, by: Identity) -> None:
+        """The limits are written down, each that is another now with its event. Who calls sees to the kernel.
+
+        Raises:
+            InvalidArgument: See :meth:`limits_after`.
+        """
+        before, after = self.limits(uid), self.limits_after(uid, changes)
+        own = owner_limits.changed(self.own_limits(uid), changes)
+        attributes = {"name": await self._name_of(uid), "by": by.user}
+
+        def write(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM owner_limits WHERE uid = ?", (uid,))
+            connection.executemany(
+                "INSERT INTO owner_limits (uid, name, value) VALUES (?, ?, ?)",
+                [(uid, name, value) for name, value in own.items()],
+            )
+            for name in changes:
+                told = OwnerLimit(name, getattr(after, name), getattr(before, name), name in own)
+                if told.value != told.before:
+                    self._events.record(
+                        connection, told, owner=uid, subject=str(uid), attributes=attributes
+                    )
+
+        await self._database.write(write)
+        self._own_limits[uid] = own
+
+    async def _name_of(self, uid: int) -> str:
+        account = await self._directory.account(uid) or await self._database.read(
+            lambda c: _remembered(c, uid)
+        )
+        return account.name if account else str(uid)
 
     async def owner_of(self, identity: Identity, *, remapped: bool | None = None) -> Owner:
         """The owner that ``identity`` is, with a range allotted if they need one and have none.
@@ -280,6 +336,13 @@ def _allotted(connection: sqlite3.Connection) -> Sequence[range]:
     return tuple(range(first, first + ranges.RANGE_IDS) for first in firsts)
 
 
+def _own_limits(connection: sqlite3.Connection) -> dict[int, Mapping[str, Value]]:
+    found: dict[int, dict[str, Value]] = {}
+    for uid, name, value in connection.execute("SELECT uid, name, value FROM owner_limits"):
+        found.setdefault(uid, {})[name] = value
+    return {**found}
+
+
 def _subordinate() -> tuple[range, ...]:
     """What /etc/subuid and /etc/subgid hand out; a missing file hands out nothing."""
     texts = [path.read_text(errors="replace") for path in SUBORDINATE_FILES if path.exists()]
@@ -295,7 +358,12 @@ async def open_owners(
     Args:
         database: Where ranges are written down.
         events: Where an allotment is told.
-        config: Groups and the pool.
+        config: Groups, the pool, and the limits of those who have none of their own.
         directory: Where accounts are looked up; the host's own when ``None``.
+
+    Raises:
+        InvalidArgument: The limits in the settings make no sense.
     """
-    yield Owners(database, events, config, directory or HostDirectory())
+    owner_limits.check_defaults(config.owner)
+    own = await database.read(_own_limits)
+    yield Owners(database, events, config, directory or HostDirectory(), own)

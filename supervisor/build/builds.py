@@ -57,6 +57,7 @@ from supervisor.errors import (
 )
 from supervisor.monitor.samples import Who
 from supervisor.oci.reference import Reference
+from supervisor.runtime.cgroup_tree import BUILDS, build_group, owner_group
 from supervisor.runtime.parts import Parts
 from supervisor.store import trees
 from supervisor.store.image_records import Image
@@ -287,8 +288,8 @@ class Builds:
     # Records
 
     def _counted(self, identity: Identity) -> _Counted:
-        most = self._parts.config.owner.builds_max
-        if self._at_work.get(identity.owner, 0) >= most:
+        most = self._parts.owners.limits(identity.owner).builds_max
+        if most and self._at_work.get(identity.owner, 0) >= most:
             message = f"cannot build: {most} builds of yours are at work"
             raise ResourceExhausted(message, "wait for one of them to end")
         return _Counted(self._at_work, identity.owner)
@@ -403,13 +404,10 @@ async def _recover(parts: Parts) -> None:
 
 
 def _groups(parts: Parts) -> list[str]:
-    cgroups = parts.tree.cgroups
     return [
-        f"{owner}/{name}"
-        for owner in cgroups.children("")
-        if owner.startswith("u")
-        for name in cgroups.children(owner)
-        if name.startswith("build-")
+        build_group(owner, name)
+        for owner in parts.tree.owners()
+        for name in parts.tree.cgroups.children(f"{owner_group(owner)}/{BUILDS}")
     ]
 
 

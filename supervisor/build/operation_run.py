@@ -29,7 +29,7 @@ from supervisor.linux.spawner import Command
 from supervisor.monitor.samples import Who
 from supervisor.network.networks import Sandbox
 from supervisor.runtime import files
-from supervisor.runtime.cgroup_tree import BUILD_WEIGHT, build_group, limits_of, monitors_group
+from supervisor.runtime.cgroup_tree import build_group, limits_of, monitors_group
 from supervisor.runtime.first_process import container_user, make_working_directory
 from supervisor.runtime.identity_files import addresses_of
 from supervisor.runtime.oci_runtime import ENVIRONMENT
@@ -149,8 +149,7 @@ async def _place(parts: Parts, work: RunWork, step_id: str) -> AsyncIterator[_Pl
 
     async def enclose() -> None:
         limits = limits_of(work.resources, parts.config.runtime.pids_max)
-        lighter = attrs.evolve(limits, cpu_weight=limits.cpu_weight or BUILD_WEIGHT)
-        await parts.tree.create(owner.uid, group, lighter, DEVICE_RULES)
+        await parts.tree.create(owner.uid, group, limits, DEVICE_RULES)
         await in_thread(lambda: own_directory(bundle.parent, owner))
 
     async def connect() -> None:

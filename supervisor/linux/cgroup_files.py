@@ -56,6 +56,11 @@ def table(path: Path) -> dict[str, int]:
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}  # noqa: PLR2004 - a pair
 
 
+def names(path: Path, key: str) -> bool:
+    """Whether a line of the file begins with ``key``; none does if it is gone."""
+    return any(line.split(None, 1)[:1] == [key] for line in text(path).splitlines())
+
+
 def write(path: Path, value: object) -> None:
     """Write in one call, as the kernel wants it; never make the file."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)

@@ -77,7 +77,7 @@ class CgroupLimits:
         cpuset_mems: Memory nodes.
         io_weight: Share of the disks beside its siblings, 1 to 10,000; 100 is normal.
         io_device_weights: The same of single disks, by ``major:minor``.
-        io_rates: (``major:minor``, what, how much) of single disks.
+        io_rates: (``major:minor``, what, how much) of single disks; -1 lifts one that is there.
         swappiness: 0 to 100, v1 only.
         oom_kill_disable: The group waits where it would be killed, v1 only.
     """

@@ -317,7 +317,9 @@ class CgroupsV1:
         if blkio is None:
             return
         for device, rate, most in limits.io_rates:
-            files.offers(blkio / _RATE_FILES[rate], f"{device} {most}")
+            path = blkio / _RATE_FILES[rate]
+            if most != UNLIMITED or files.names(path, device):
+                files.offers(path, f"{device} {max(most, 0)}")
         for device, weight in limits.io_device_weights:
             line = f"{device} {blkio_of_weight(weight)}"
             if not files.offers(blkio / "blkio.weight_device", line):
@@ -383,9 +385,16 @@ def _inherit_cpuset(above: Path, here: Path) -> None:
 
 
 def _limit_quota(cpu: Path, quota: int, period: int) -> None:
-    """Lift the quota first: a period is refused while the ratio it makes would exceed the parent's."""
+    """Lift the quota first: a period is refused while the ratio it makes would exceed the parent's.
+
+    So is a quota while a child's is larger; such a child is bounded by its parent alone from now on.
+    """
     files.write(cpu / "cpu.cfs_quota_us", UNLIMITED)
     if quota != UNLIMITED:
+        for below in files.walk(cpu):
+            own = files.number(below / "cpu.cfs_quota_us")
+            if own * period > quota * files.number(below / "cpu.cfs_period_us"):
+                files.offers(below / "cpu.cfs_quota_us", UNLIMITED)
         files.write(cpu / "cpu.cfs_period_us", period)
         files.write(cpu / "cpu.cfs_quota_us", quota)
 

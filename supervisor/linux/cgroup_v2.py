@@ -386,7 +386,8 @@ def _limit_io(here: Path, limits: CgroupLimits) -> None:
         if not files.offers(here / "io.weight", f"{device} {weight}"):
             files.offers(here / "io.bfq.weight", f"{device} {bfq_of_weight(weight)}")
     for device, rate, most in limits.io_rates:
-        files.offers(here / "io.max", f"{device} {rate}={most}")
+        if most != UNLIMITED or files.names(here / "io.max", device):
+            files.offers(here / "io.max", f"{device} {rate}={_or_max(most)}")
 
 
 def _limit_memory(here: Path, limits: CgroupLimits, *, together: bool) -> None:

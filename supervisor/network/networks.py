@@ -318,7 +318,7 @@ def _closing(links: Netlink) -> Iterator[Netlink]:
 
 @asynccontextmanager
 async def open_networks(
-    database: Database, events: Events, spawner: Spawner, _owners: Owners, config: Config
+    database: Database, events: Events, spawner: Spawner, owners: Owners, config: Config
 ) -> AsyncIterator[Networks]:
     """The networks, with what is recorded of them; :meth:`Networks.recover` comes next, before any container.
 
@@ -336,7 +336,7 @@ async def open_networks(
                 bridges = Bridges(config, links, nftables, neighbours, server)
                 occupancy = Occupancy(endings)
                 registry = Registry(database.epoch)
-                subnets = Subnets(config, database, events, links, registry, occupancy)
+                subnets = Subnets(config, database, events, links, registry, occupancy, owners)
                 seats = Seats(
                     config=config,
                     database=database,

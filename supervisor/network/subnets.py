@@ -37,6 +37,7 @@ from supervisor.network.registry import PREDEFINED
 from supervisor.tasks import finish_within
 
 if TYPE_CHECKING:
+    from supervisor.access.owners import Owners
     from supervisor.access.requests import NetworkRequest
     from supervisor.config import Config
     from supervisor.database.database import Database
@@ -62,6 +63,7 @@ class Subnets:
     links: Netlink
     registry: Registry
     occupancy: Occupancy
+    owners: Owners
     _one: trio.Lock = attrs.field(factory=trio.Lock)
 
     async def create(self, owner: int, request: NetworkRequest) -> Network:
@@ -180,7 +182,7 @@ class Subnets:
             )
 
     def _admit(self, owner: int) -> None:
-        most, have = self.config.owner.networks_max, self.registry.made_by(owner)
+        most, have = self.owners.limits(owner).networks_max, self.registry.made_by(owner)
         if most and have >= most:
             raise ResourceExhausted(
                 f"cannot create a network: you have {have}, and {most} are allowed",

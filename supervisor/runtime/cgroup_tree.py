@@ -1,8 +1,8 @@
 """Which cgroup is whose: the one module that names and limits owners' groups.
 
 ``u<uid>/<container>`` holds a container's processes, ``u<uid>/monitors`` the conmons of all of an owner's containers,
-``u<uid>/build-<id>`` a build's steps. An owner's group shares the processors with other owners by weight; what is below
-shares the owner's part.
+``u<uid>/builds/<step>`` a build's steps. An owner's group shares the processors and disks with other owners by weight;
+what is below shares the owner's part, and all builds of an owner together weigh less there than one of their containers.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import math
 import os
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import attrs
 import trio
 
 from supervisor.access.requests import DeviceValue, Resources
@@ -20,15 +22,17 @@ from supervisor.config import OwnerConfig
 from supervisor.errors import InvalidArgument, NotFound
 from supervisor.linux.cgroup import Cgroups
 from supervisor.linux.cgroup_model import UNLIMITED, CgroupLimits, Rate, weight_of_shares
+from supervisor.runtime.owner_groups import Quota, disks, group_limits
 from supervisor.runtime.records import ContainerRecord
 from supervisor.runtime.sanity import parent_names
-from supervisor.tasks import in_thread
+from supervisor.tasks import Turns, in_thread
 
 KILL_POLL_SECONDS = 0.002
 CPU_PERIOD_MICROSECONDS = 100_000
-BUILD_WEIGHT = 25
+BUILDS_LIMITS = CgroupLimits(cpu_weight=25, io_weight=25)
 IO_WEIGHT_DIVISOR = 5  # Docker's 500 is cgroup v2's 100
 MONITORS = "monitors"
+BUILDS = "builds"
 PARENT_PREFIX = "p-"
 """Before the names people give to groups, so that none is taken for one of ours."""
 PARENT_TRIES_MAX = 16
@@ -52,7 +56,7 @@ def monitors_group(owner: int) -> str:
 
 def build_group(owner: int, build_id: str) -> str:
     """The group of a build's steps."""
-    return f"u{owner}/build-{build_id}"
+    return f"u{owner}/{BUILDS}/{build_id}"
 
 
 def limits_of(
@@ -139,15 +143,20 @@ class CgroupTree:
     """The daemon's groups, by owner."""
 
     def __init__(
-        self, cgroups: Cgroups, config: OwnerConfig, seen_in_mounts: Callable[[str], str]
+        self,
+        cgroups: Cgroups,
+        limits_of_owner: Callable[[int], OwnerConfig],
+        seen_in_mounts: Callable[[str], str],
     ) -> None:
         """``seen_in_mounts`` turns a path of the host's cgroup tree into one that the daemon's mount namespace shows."""
         self.cgroups = cgroups
         self.confines_devices = cgroups.confines_devices
         self.abilities = cgroups.abilities
-        self._config = config
+        self._limits_of_owner = limits_of_owner
         self._seen_in_mounts = seen_in_mounts
-        self._owners: set[int] = set()
+        self._owners: dict[int, OwnerConfig] = {}
+        self._quotas: dict[str, Quota] = {}
+        self._turns: Turns[int] = Turns()
 
     async def create(
         self,
@@ -163,8 +172,10 @@ class CgroupTree:
 
         def create() -> None:
             if owner not in self._owners:
-                self._admit(owner)
-            self._make(group, limits)
+                self._admit(owner, self._limits_of_owner(owner))
+            if group.startswith(f"{owner_group(owner)}/{BUILDS}/"):
+                self._make(group.rpartition("/")[0], BUILDS_LIMITS)
+            self._make(group, self._within_owners(owner, group, limits))
             if device_rules is not None:
                 self.cgroups.confine_devices(group, device_rules)
 
@@ -179,21 +190,62 @@ class CgroupTree:
                 continue
         return self.cgroups.create(group, limits)
 
+    async def limit(self, owner: int, group: str, limits: CgroupLimits) -> None:
+        """A group below the owner's has these limits from now on, as far as their own let it.
+
+        Raises:
+            NotFound: No such group.
+            InvalidArgument: The kernel finds no sense in a value.
+            Conflict: The group already uses more than that and cannot give it back.
+        """
+        await in_thread(
+            lambda: self.cgroups.limit(group, self._within_owners(owner, group, limits))
+        )
+
     async def admit(self, owner: int) -> None:
         """The owner's group exists, with their limits, and that of their conmons."""
         if owner not in self._owners:
-            await in_thread(lambda: self._admit(owner))
+            await in_thread(lambda: self._admit(owner, self._limits_of_owner(owner)))
 
-    def _admit(self, owner: int) -> None:
-        config = self._config
-        limits = CgroupLimits(
-            cpu_weight=config.cpu_weight,
-            memory_bytes=config.memory_bytes_max or None,
-            pids=config.pids_max or None,
-        )
-        self.cgroups.create(owner_group(owner), limits)
+    async def limit_owner(self, owner: int, limits: OwnerConfig) -> None:
+        """All that is the owner's is limited so, if there is any; what comes is, once it is written down.
+
+        Raises:
+            Conflict: It already uses more than that and cannot give it back (v1).
+            Unavailable: The kernel refuses.
+        """
+        async with self._turns.of(owner):
+            await in_thread(lambda: self._limit_owner(owner, limits))
+
+    def _limit_owner(self, owner: int, limits: OwnerConfig) -> None:
+        if not self.cgroups.exists(owner_group(owner)):
+            return
+        self._admit(owner, limits)
+        for group, quota in list(self._quotas.items()):
+            if group.startswith(f"{owner_group(owner)}/"):
+                with suppress(NotFound):  # it has just ended
+                    self.cgroups.limit(group, quota.within(limits.cpus_max))
+
+    def _admit(self, owner: int, limits: OwnerConfig) -> None:
+        self.cgroups.create(owner_group(owner), group_limits(limits, disks()))
         self.cgroups.create(monitors_group(owner))
-        self._owners.add(owner)
+        self._owners[owner] = limits
+
+    def _within_owners(self, owner: int, group: str, limits: CgroupLimits) -> CgroupLimits:
+        """The limits, with no more of the processors than the owner has; what was wanted is kept for better times."""
+        if not limits.cpu_quota_microseconds:
+            return limits
+        if limits.cpu_quota_microseconds == UNLIMITED:
+            self._quotas.pop(group, None)
+            return limits
+        quota = Quota(limits.cpu_quota_microseconds, limits.cpu_period_microseconds)
+        self._quotas[group] = quota
+        bounded = quota.within(self._owners.get(owner, OwnerConfig()).cpus_max)
+        return attrs.evolve(
+            limits,
+            cpu_quota_microseconds=bounded.cpu_quota_microseconds,
+            cpu_period_microseconds=bounded.cpu_period_microseconds,
+        )
 
     def entry_paths(self, group: str) -> list[str]:
         """The ``cgroup.procs`` of a group as processes in the daemon's mount namespace see them."""
@@ -211,6 +263,7 @@ class CgroupTree:
                 self.cgroups.kill(group)
             if not self.cgroups.remove(group):
                 return False
+        self._quotas.pop(group, None)
         self._remove_parents(group)
         return True
 
@@ -222,9 +275,14 @@ class CgroupTree:
                 return
             above = above.rpartition("/")[0]
 
-    async def sweep(self, owner: str, live: Collection[str]) -> None:
+    def owners(self) -> list[int]:
+        """Those who have a group, from a daemon before too."""
+        names = (name.removeprefix("u") for name in self.cgroups.children(""))
+        return [int(name) for name in names if name.isdecimal()]
+
+    async def sweep(self, owner: int, live: Collection[str]) -> None:
         """Of an owner's group only ``live`` containers' groups are left, and their conmons'."""
-        for group in await in_thread(lambda: list(self._leaves(owner))):
+        for group in await in_thread(lambda: list(self._leaves(owner_group(owner)))):
             if group.rpartition("/")[2] not in live:
                 await self.clear(group)
 
@@ -241,10 +299,6 @@ class CgroupTree:
     async def oom_kills(self, group: str) -> int:
         """How many processes of the group the kernel has ended for want of memory."""
         return await in_thread(lambda: self.cgroups.oom_kills(group))
-
-    def forget(self, owner: int) -> None:
-        """An owner's group may have been removed: make it anew when it is wanted."""
-        self._owners.discard(owner)
 
     def remove_empty(self) -> None:
         """Remove what nobody is in; for the daemon's end."""

@@ -192,7 +192,7 @@ class Containers:
         return lambda reference: _seen(self.find(identity, reference))
 
     def _admit(self, identity: Identity) -> None:
-        most = self.parts.config.owner.containers_max
+        most = self.parts.owners.limits(identity.owner).containers_max
         have = len(self._names[identity.owner])
         if most and have >= most:
             raise ResourceExhausted(

@@ -50,7 +50,7 @@ from supervisor.runtime.runs import CLEANUP_SECONDS, CUT_OFF, Runs
 from supervisor.runtime.signals import parse_signal
 from supervisor.runtime.status import ACTIVE, Cause, Status, cannot_remove, check_runs
 from supervisor.runtime.update import limits_between, updated
-from supervisor.tasks import finish_within, first_of, in_thread
+from supervisor.tasks import finish_within, first_of
 
 T = TypeVar("T")
 
@@ -395,7 +395,7 @@ class Keeper:
             limits = limits_between(before, after, self.parts.config.runtime.pids_max)
             if self.alive:
                 with suppress(NotFound):  # it ends just now
-                    await in_thread(lambda: self.parts.tree.cgroups.limit(self.group, limits))
+                    await self.parts.tree.limit(self.record.owner, self.group, limits)
             await self.row.revise(
                 lambda record: attrs.evolve(record, request=revised.request), ContainerUpdate()
             )

@@ -20,7 +20,7 @@ import attrs
 from supervisor.clock import now_ns
 from supervisor.errors import BakehouseError, NotFound
 from supervisor.runtime.assembly import dismantle, session_paths
-from supervisor.runtime.cgroup_tree import limits_of
+from supervisor.runtime.cgroup_tree import container_group, limits_of
 from supervisor.runtime.conmon import end_monitors
 from supervisor.runtime.containers import Containers
 from supervisor.runtime.endings import UNKNOWN_CODE, Ending, await_ending, read_ending
@@ -113,6 +113,7 @@ async def recover(containers: Containers, progress: Progress = untold) -> None:
     idle = {key for key, finding in found.items() if finding is Finding.KEEP}
     await parts.store.snapshots.recover(found.keys(), idle)
     await parts.networks.recover(live)
+    await _limit_owners(parts)
     left = [await _take_up(containers, found[row[0].id], row) for row in rows]
     # What happened while nobody looked is told in the order in which it did.
     in_order = sorted(filter(None, left), key=lambda one: seen[one.keeper.record.id].ended_ns)
@@ -127,6 +128,15 @@ async def recover(containers: Containers, progress: Progress = untold) -> None:
             )
     await _sweep(parts, live)
     containers.recovered()
+
+
+async def _limit_owners(parts: Parts) -> None:
+    """The settings may be others by now, or the daemon before ended between other limits and their being written down."""
+    for owner in await in_thread(parts.tree.owners):
+        try:
+            await parts.tree.limit_owner(owner, parts.owners.limits(owner))
+        except BakehouseError as error:  # they use more by now: what they had holds
+            log.warning("owner %d is not limited wholly: %s", owner, error.message)
 
 
 @attrs.frozen
@@ -176,7 +186,7 @@ async def _see(parts: Parts, record: ContainerRecord, state: ContainerState) -> 
         alive = (
             process is not None and same_boot and identify(process.pid, parts.boot_id) == process
         )
-        group = f"u{record.owner}/{record.id}"
+        group = container_group(record)
         ending = read_ending(session) if same_boot else None
         return Seen(
             process_alive=alive,
@@ -244,7 +254,7 @@ async def _limit_anew(keeper: Keeper) -> None:
     with suppress(
         BakehouseError
     ):  # it has just ended, or uses more by now: what it was started with holds
-        await in_thread(lambda: keeper.parts.tree.cgroups.limit(keeper.group, limits))
+        await keeper.parts.tree.limit(keeper.record.owner, keeper.group, limits)
 
 
 async def _end(keeper: Keeper) -> None:
@@ -270,18 +280,16 @@ async def _recover_exec(
 
 async def _sweep(parts: Parts, live: Collection[str]) -> None:
     """What no record knows of goes: the groups and conmons of containers that do not run, and session directories."""
-    for owner_group in await in_thread(lambda: parts.tree.cgroups.children("")):
-        await _sweep_owner(parts, owner_group, live)
+    for owner in await in_thread(parts.tree.owners):
+        await _sweep_owner(parts, owner, live)
     directory = parts.run_root / "containers"
     await in_thread(lambda: _remove_strays(directory, live))
 
 
-async def _sweep_owner(parts: Parts, owner_group: str, live: Collection[str]) -> None:
+async def _sweep_owner(parts: Parts, owner: int, live: Collection[str]) -> None:
     """Groups first: without its group a conmon that is just creating cannot go on."""
-    await parts.tree.sweep(owner_group, live)
-    owner = owner_group.removeprefix("u")
-    if owner.isdecimal():
-        await end_monitors(parts.tree, int(owner), lambda container: container not in live)
+    await parts.tree.sweep(owner, live)
+    await end_monitors(parts.tree, owner, lambda container: container not in live)
 
 
 def _remove_strays(directory: Path, live: Collection[str]) -> None:

@@ -51,7 +51,7 @@ def left(daemon: Daemon) -> Iterator[str]:
     """What there is of builds now: processes, cgroups, mounts, directories."""
     yield from (f"process {pid}" for pid in processes(daemon))
     for path, _, _ in os.walk("/sys/fs/cgroup"):
-        if f"/{daemon.config.instance}/" in path and "/build-" in path:
+        if f"/{daemon.config.instance}/" in path and "/builds/" in path:
             yield f"cgroup {path}"
     yield from map(str, (daemon.data_root / "builds").glob("*"))
     yield from map(str, (daemon.run_root / "builds").glob("u*/*"))
@@ -64,7 +64,7 @@ def processes(daemon: Daemon) -> Iterator[str]:
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             groups = Path("/proc", pid, "cgroup").read_text()
-            if daemon.config.instance in groups and "/build-" in groups:
+            if daemon.config.instance in groups and "/builds/" in groups:
                 yield pid
 
 

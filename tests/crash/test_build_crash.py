@@ -45,7 +45,7 @@ def test_killed_in_a_build(daemon: Daemon, moment: float) -> None:
     assert not [
         path
         for path, _, _ in os.walk("/sys/fs/cgroup")
-        if f"/{daemon.config.instance}/" in path and "/build-" in path
+        if f"/{daemon.config.instance}/" in path and "/builds/" in path
     ]
     assert not any(b"987653" in command for command in commands())
     told = [

@@ -68,7 +68,7 @@ def reading(seconds: int, busy: int, groups: dict[str, int]) -> Reading:
     census = {
         "u1/a": Who(1, "aaa", "web"),
         "u2/b": Who(2, "bbb", "web"),
-        "u2/build-1": Who(2, "", "build 1"),
+        "u2/builds/1": Who(2, "", "build 1"),
         "u3/gone": Who(3, "ccc", "gone"),
     }
     host = HostReading(seconds * SECOND, seconds, 2, 0, busy * SECOND)
@@ -80,8 +80,8 @@ def reading(seconds: int, busy: int, groups: dict[str, int]) -> Reading:
 
 
 def sample() -> HostSample:
-    before = reading(0, 0, {"u1": 0, "u2": 0, "u1/a": 0, "u2/b": 0, "u2/build-1": 0})
-    now = reading(2, 3, {"u1": 1, "u2": 2, "u1/a": 1, "u2/b": 1, "u2/build-1": 1})
+    before = reading(0, 0, {"u1": 0, "u2": 0, "u1/a": 0, "u2/b": 0, "u2/builds/1": 0})
+    now = reading(2, 3, {"u1": 1, "u2": 2, "u1/a": 1, "u2/b": 1, "u2/builds/1": 1})
     return host_sample(before, now, "calm", "", Waiting(1, 2))
 
 
