@@ -2,7 +2,7 @@
 
 The confused deputy is kept out like this: a child stands in the host's mount namespace, holds no fd of ours, *is* the
 caller, and opens the path itself; the kernel decides. Root then works on the fd it hands over, never on the path again, so
-that nothing can be swapped in between.
+that nothing can be swapped in between, and never looks through it: network file systems and FUSE refuse root.
 
 - Opened for reading: ``O_PATH`` on what one may not read succeeds, and proves nothing.
 - Looked at with ``O_PATH`` first: opening some devices does something, opening a FIFO waits.
@@ -12,6 +12,7 @@ that nothing can be swapped in between.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Sequence
@@ -49,6 +50,7 @@ KERNEL_FILESYSTEMS = frozenset(
     }
 )
 DIRECTORY_MODE = 0o755
+BELONGS_TO_US = "it belongs to the daemon"
 
 
 @errand("grant", forked=True)
@@ -61,13 +63,18 @@ def _grant(arguments: Arguments, _: Sequence[int], surroundings: Surroundings) -
 
 def granted_mount(arguments: Arguments, surroundings: Surroundings) -> tuple[int, str]:
     """A mount fd of the host's path as the caller could open it now, and what it is; for forked errands, in M."""
-    restricted = flag(arguments, "restricted")
     fd = from_child(lambda: _open_as_caller(arguments, surroundings))
-    kind = _kind(fd)
+    kind = _opened_kind(fd)
     syscall.setns(surroundings.host_mounts_fd, syscall.CLONE_NEWNS)
-    if restricted:
+    if flag(arguments, "restricted"):
         _refuse_kernel_files(fd)
-    _refuse_own_files(fd, texts(arguments, "forbidden"))
+    own = _Own(texts(arguments, "forbidden"))
+    own.refuse_named(fd)
+    if kind == "directory":
+        try:
+            own.refuse_below(fd)
+        except _RootRefusedError:
+            os.close(from_child(lambda: _refuse_as_caller(fd, own, arguments, surroundings)))
     mount_fd = _clone(fd, arguments)
     syscall.setns(surroundings.own_mounts_fd, syscall.CLONE_NEWNS)
     return mount_fd, kind
@@ -208,25 +215,60 @@ def _kind(fd: int) -> str:
     return "file" if stat.S_ISREG(mode) else "special"
 
 
+def _opened_kind(fd: int) -> str:
+    """What :func:`_open_as_caller` opened, by how it did: root may not look at it where a file system refuses root."""
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    if flags & os.O_DIRECTORY:
+        return "directory"
+    return "special" if flags & os.O_PATH else "file"
+
+
 def _refuse_kernel_files(fd: int) -> None:
     if syscall.filesystem_magic(fd) in KERNEL_FILESYSTEMS:
         raise OSError(errno.EACCES, "the kernel's own files are not given to containers")
 
 
-def _refuse_own_files(fd: int, forbidden: Sequence[str]) -> None:
-    """The daemon's own directories and what is in them: by name, and by what each directory above really is."""
-    own = {(found.st_dev, found.st_ino) for found in map(_identity, forbidden) if found}
-    place = Path(os.readlink(f"/proc/self/fd/{fd}"))  # noqa: PTH115
-    named = any(place.is_relative_to(os.path.realpath(one)) for one in forbidden)
-    if named or (stat.S_ISDIR(os.fstat(fd).st_mode) and _is_below(fd, own)):
-        raise OSError(errno.EACCES, "it belongs to the daemon")
+class _RootRefusedError(Exception):
+    """A file system does not let root look at what the caller could open."""
 
 
-def _identity(path: str) -> os.stat_result | None:
+class _Own:
+    """The daemon's own directories, as they are now: neither they nor what is in them is for containers."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._names = [os.path.realpath(path) for path in paths]
+        found = [os.stat(path) for path in self._names if os.path.exists(path)]  # noqa: PTH110, PTH116
+        self._identities = {(each.st_dev, each.st_ino) for each in found}
+
+    def refuse_named(self, fd: int) -> None:
+        """By the name the kernel has for what was opened."""
+        place = Path(os.readlink(f"/proc/self/fd/{fd}"))  # noqa: PTH115
+        if any(place.is_relative_to(name) for name in self._names):
+            raise OSError(errno.EACCES, BELONGS_TO_US)
+
+    def refuse_below(self, directory: int) -> None:
+        """By what each directory above really is, whatever it is called.
+
+        Raises:
+            _RootRefusedError: One of these may not be looked at.
+        """
+        try:
+            below = _is_below(directory, self._identities)
+        except PermissionError as failure:
+            raise _RootRefusedError from failure
+        if below:
+            raise OSError(errno.EACCES, BELONGS_TO_US)
+
+
+def _refuse_as_caller(fd: int, own: _Own, arguments: Arguments, surroundings: Surroundings) -> int:
+    """In a child: the same look with the credentials that led there."""
+    _become_caller(arguments, surroundings)
     try:
-        return os.stat(path)  # noqa: PTH116
-    except FileNotFoundError:
-        return None
+        own.refuse_below(fd)
+    except _RootRefusedError as failure:
+        text_ = "neither root nor you may look at the directories above"
+        raise OSError(errno.EACCES, text_) from failure
+    return fd
 
 
 def _is_below(directory: int, own: set[tuple[int, int]]) -> bool:
