@@ -40,6 +40,7 @@ async def prepare_mounts(
 async def _mount(
     parts: Parts, record: ContainerRecord, owner: Owner, mount: MountRecord, place: Path
 ) -> SpecMount:
+    mount = await resolve_mount(parts, owner, mount)
     mode = "ro" if mount.read_only else "rw"
     match mount.kind:
         case MountKind.TMPFS:
@@ -49,10 +50,6 @@ async def _mount(
         case MountKind.VOLUME:
             volume = await parts.store.volumes.get(owner.uid, mount.source)
             content = volume_source(volume.options) or VolumeSource()
-            mode = "ro" if content.read_only else mode
-            if content.directory:
-                shown = _of_directory(mount, content.directory, read_only=mode == "ro")
-                return await _granted(parts, record, owner, shown, place)
             rootfs = parts.store.snapshots.get(record.id).rootfs
             if mount.copy_up and not mount.subpath:
                 await parts.store.volumes.fill(owner, mount.source, rootfs, mount.target)
@@ -69,24 +66,26 @@ async def _mount(
             return await _granted(parts, record, owner, mount, place)
 
 
-def _of_directory(mount: MountRecord, directory: str, *, read_only: bool) -> MountRecord:
-    """A volume that is a directory of the host's, as a bind of it.
+async def resolve_mount(parts: Parts, owner: Owner, mount: MountRecord) -> MountRecord:
+    """The mount with what its volume says of itself; a volume that is a directory of the host's is a bind of it.
 
     Raises:
-        InvalidArgument: Only a part of it is asked for.
+        NotFound: The volume is gone.
+        InvalidArgument: Only a part of a directory of the host's is asked for.
     """
+    if mount.kind is not MountKind.VOLUME:
+        return mount
+    volume = await parts.store.volumes.get(owner.uid, mount.source)
+    content = volume_source(volume.options) or VolumeSource()
+    mount = evolve(mount, read_only=mount.read_only or content.read_only)
+    if not content.directory:
+        return mount
     if mount.subpath:
         raise InvalidArgument(
             f"cannot mount a part of volume {mount.source}: it is a directory of the host",
             "mount that part with a bind",
         )
-    return evolve(
-        mount,
-        kind=MountKind.BIND,
-        source=directory,
-        read_only=read_only,
-        create_source=False,
-    )
+    return evolve(mount, kind=MountKind.BIND, source=content.directory, create_source=False)
 
 
 async def _granted(

@@ -28,6 +28,7 @@ from supervisor.linux import mounts, tree_view
 from supervisor.linux.tree_view import Filling, Found, Place, TreeView, ViewMount
 from supervisor.runtime.assembly import session_paths
 from supervisor.runtime.cgroup_tree import monitors_group
+from supervisor.runtime.container_mounts import resolve_mount
 from supervisor.runtime.first_process import check_mapped, container_user
 from supervisor.runtime.identity_files import identity_place
 from supervisor.runtime.keeper import Keeper
@@ -244,7 +245,8 @@ async def _mounts(keeper: Keeper, owner: Owner, rootfs: Path) -> tuple[ViewMount
     parts, record = keeper.parts, keeper.record
     session = session_paths(parts.run_root, record)
     shown = []
-    for number, mount in enumerate(record.mounts):
+    for number, asked in enumerate(record.mounts):
+        mount = await resolve_mount(parts, owner, asked)
         writable = not mount.read_only
         match mount.kind:
             case MountKind.VOLUME:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -54,11 +55,21 @@ async def _look_at(parts: Parts, owner: Owner, mount: MountRecord) -> None:
     if owner.remapped:
         there = await _readable(parts, owner, mount)
     else:
-        there = await in_thread(Path(mount.source).exists)
+        there = await in_thread(partial(_exists, mount.source))
     if not there and not mount.create_source:  # else made, as the caller, when it is granted
         raise InvalidArgument(
             f'invalid mount config for type "bind": bind source path does not exist: {mount.source}'
         )
+
+
+def _exists(path: str) -> bool:
+    """Whether anything is there.
+
+    Raises:
+        PermissionDenied: Not even root may look, on a file system that is another's.
+    """
+    with mounts.told_as(f"mount {path!r}"):
+        return Path(path).exists()
 
 
 async def _readable(parts: Parts, owner: Owner, mount: MountRecord) -> bool:
