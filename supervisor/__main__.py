@@ -90,6 +90,9 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="what is kept")
     parser.add_argument("--run-root", type=Path, metavar="DIR", help="what is lost at a reboot")
     parser.add_argument("--socket", type=Path, metavar="PATH", help="where clients connect")
+    parser.add_argument(
+        "--cgroup-unit", metavar="UNIT", help="systemd unit in whose control group containers live"
+    )
     return parser
 
 
@@ -105,7 +108,11 @@ def read_settings(words: Sequence[str] | None) -> settings.Config:
         for name in ("data_root", "run_root", "socket")
         if (path := getattr(told, name)) is not None
     }
-    return attrs.evolve(settings.load(told.config), **given)
+    config = attrs.evolve(settings.load(told.config), **given)
+    if told.cgroup_unit is None:
+        return config
+    runtime = attrs.evolve(config.runtime, cgroup_unit=told.cgroup_unit)
+    return attrs.evolve(config, runtime=runtime)
 
 
 if __name__ == "__main__":

@@ -139,6 +139,8 @@ class RuntimeConfig:
         shm_bytes: Default size of /dev/shm.
         favordynmods: Set the host's cgroup v2 option of that name while the daemon runs; see
             :mod:`supervisor.linux.favordynmods`.
+        cgroup_unit: The systemd unit (with ``Delegate=yes``) in whose control group containers live, apart from the
+            daemon's own; empty: a group of theirs at the top of the host's.
     """
 
     runtimes: tuple[str, ...] = ("crun", "runc")
@@ -151,6 +153,7 @@ class RuntimeConfig:
     pids_max: int = 4_096
     shm_bytes: int = 67_108_864
     favordynmods: bool = True
+    cgroup_unit: str = ""
 
 
 @attrs.frozen

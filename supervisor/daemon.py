@@ -144,7 +144,7 @@ async def open_parts(
         networks = await opened(
             "the networks", open_networks(database, events, spawner, owners, config)
         )
-        cgroups = await in_thread(partial(detect, config.instance))
+        cgroups = await in_thread(partial(detect, config.instance, config.runtime.cgroup_unit))
         watching = open_monitor(events, cgroups, config.monitor, weight_of=owners.weight)
         monitor = await opened("the monitor", watching)
         profile = await in_thread(partial(seccomp.read_profile, config.runtime.seccomp_profile))

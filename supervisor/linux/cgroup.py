@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 
 from supervisor.errors import Unavailable
-from supervisor.linux import cgroup_v1, cgroup_v2
+from supervisor.linux import cgroup_unit, cgroup_v1, cgroup_v2
 from supervisor.linux.cgroup_model import (
     NO_LIMITS,
     UNLIMITED,
@@ -54,31 +54,49 @@ class Mounted:
     named: tuple[Path, ...] = ()
 
 
-def detect(root_name: str) -> Cgroups:
+def detect(root_name: str, unit: str = "") -> Cgroups:
     """The host's cgroups, with a tree of our own called ``root_name`` (nothing is made yet).
+
+    Args:
+        root_name: Of our tree.
+        unit: The systemd unit in whose group it is to grow, apart from our own; ours or the topmost if empty.
 
     Raises:
         InvalidArgument: The name is not one for a group.
-        Unavailable: The host has no cgroups mounted.
+        Unavailable: The host has no cgroups mounted, or the unit has none.
     """
     checked(root_name)
     found = mounted(Path("/proc/self/mountinfo").read_text())
     if found.v1:
-        tree = cgroup_v2.Tree(found.v2 / root_name) if found.v2 else None
-        lacks = cgroup_v1.missing(found.v1, tree)
-        return cgroup_v1.CgroupsV1(found.v1, root_name, lacks, tree, found.named)
+        return _v1(found, root_name, unit)
     if found.v2 is None:
         raise Unavailable(
             "cannot find cgroups: none are mounted", hint="mount -t cgroup2 none /sys/fs/cgroup"
         )
+    if unit:
+        trunk = cgroup_unit.group_of(found.v2, unit)
+        return at_trunk(found.v2, trunk, root_name, cgroup_unit.LEAF)
     return at_trunk(found.v2, cgroup_v2.trunk_of(found.v2, _own_group()), root_name)
 
 
-def at_trunk(mount: Path, trunk: Path, root_name: str) -> Cgroups:
-    """A v2 tree called ``root_name`` below ``trunk``."""
+def _v1(found: Mounted, root_name: str, unit: str) -> Cgroups:
+    """Where v1 has the controllers. Its groups cannot be a unit's, but must be out of the daemon's own all the same."""
+    tree = cgroup_v2.Tree(found.v2 / root_name) if found.v2 else None
+    lacks = cgroup_v1.missing(found.v1, tree)
+    if not unit:
+        return cgroup_v1.CgroupsV1(found.v1, root_name, lacks, tree, found.named)
+    hierarchies = {**found.v1, **{str(place): place for place in found.named}}
+    told = f"containers in the group of {unit}: only cgroup v2 can; they do not end with it"
+    return cgroup_v1.CgroupsV1(hierarchies, root_name, (*lacks, told), tree)
+
+
+def at_trunk(
+    mount: Path, trunk: Path, root_name: str, leaf: str = cgroup_v2.DAEMON_LEAF
+) -> Cgroups:
+    """A v2 tree called ``root_name`` below ``trunk``, whose own processes go to ``leaf``."""
     root = str((trunk / root_name).relative_to(mount))
     return cgroup_v2.CgroupsV2(
-        trunk, cgroup_v2.Tree(trunk / root_name), root, cgroup_v2.missing(trunk)
+        trunk, cgroup_v2.Tree(trunk / root_name), root, cgroup_v2.missing(trunk), leaf
     )
 
 

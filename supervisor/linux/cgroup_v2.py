@@ -32,6 +32,7 @@ from supervisor.linux.cgroup_model import (
     checked,
     refusal,
 )
+from supervisor.linux.cgroup_unit import delegated
 
 CONTROLLERS = ("memory", "io", "cpu", "cpuset", "pids")
 DAEMON_LEAF = "daemon"
@@ -117,12 +118,14 @@ class CgroupsV2:
         tree: Our own groups.
         root: Path of our tree below the mount.
         lacks: See ``Cgroups``.
+        leaf: Where the trunk's own processes go, beside our tree.
     """
 
     trunk: Path
     tree: Tree
     root: str
     lacks: tuple[str, ...]
+    leaf: str = DAEMON_LEAF
     kind: str = "v2"
 
     @property
@@ -301,7 +304,7 @@ class CgroupsV2:
         """
         if not (self.trunk / "cgroup.type").exists():
             return
-        leaf = self.trunk / DAEMON_LEAF
+        leaf = self.trunk / self.leaf
         files.make(leaf)
         for pid in files.text(self.trunk / "cgroup.procs").split():
             with contextlib.suppress(OSError):  # it has ended, or is a kernel thread
@@ -320,7 +323,7 @@ def trunk_of(mount: Path, own_group: str) -> Path:
         own_group: Our line of ``/proc/self/cgroup``, e.g. ``/system.slice/bakehouse.service/daemon``.
     """
     own = mount / own_group.lstrip("/")
-    return own.parent if own.name == DAEMON_LEAF and _delegated(own.parent) else mount
+    return own.parent if own.name == DAEMON_LEAF and delegated(own.parent) else mount
 
 
 def missing(trunk: Path) -> tuple[str, ...]:
@@ -353,14 +356,6 @@ def io_totals(text: str) -> dict[str, int]:
             if value.isdigit():
                 totals[key] = totals.get(key, 0) + int(value)
     return totals
-
-
-def _delegated(directory: Path) -> bool:
-    for name in ("trusted.delegate", "user.delegate"):
-        with contextlib.suppress(OSError):
-            if os.getxattr(directory, name) == b"1":
-                return True
-    return False
 
 
 def _or_max(value: int) -> str:
