@@ -1,19 +1,21 @@
 """The daemon's stop, at any moment of a container's start, run, exec and end; then the next daemon's life.
 
-Each place costs two lives of an engine, so about two dozen are taken, evenly spread over the steps of all tasks.
+Each place costs two lives of an engine, so a dozen or two are taken, evenly spread over the steps of all tasks.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sqlite3
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import trio
 
-from supervisor.access.requests import ExecRequest
+from supervisor.access.requests import ExecRequest, HealthRequest, RestartRequest
 from supervisor.config import Config
 from supervisor.errors import BakehouseError
 from supervisor.linux.cgroup import detect
@@ -25,9 +27,12 @@ from tests.support.engines import ADA_IDENTITY, Engine, engine_in
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-POINTS = 25
 PATIENCE_SECONDS = 30
 NAME = "web"
+MAY_BE = {Status.CREATED, Status.RUNNING, Status.EXITED, Status.RESTARTING, Status.STARTING}
+"""What a container may be when the next daemon has taken over; the last two by its policy."""
+
+Life = Callable[[Engine], Awaitable[None]]
 
 
 async def life(made: Engine) -> None:
@@ -41,11 +46,28 @@ async def life(made: Engine) -> None:
     await made.remove(keeper)
 
 
-async def cut_off(root: Path, at: int) -> int:
+async def tended_life(made: Engine) -> None:
+    """One is probed, ends by itself and is started by its policy, until it is stopped and removed."""
+    keeper = await made.create(
+        *("sh", "-c", "sleep 0.2; exit 3"),
+        name=NAME,
+        restart=RestartRequest("always"),
+        health=HealthRequest(test=("CMD", "true"), interval_ns=50_000_000),
+    )
+    await keeper.perform(keeper.start)
+    probed = False
+    while not probed or not keeper.state.backoff.count:
+        probed = probed or bool(keeper.state.health and keeper.state.health.log)
+        await trio.sleep(0.01)
+    await keeper.perform(lambda: keeper.stop(0, 9))
+    await made.remove(keeper)
+
+
+async def cut_off(root: Path, lived: Life, at: int) -> int:
     """One daemon's life, told to stop at a certain step of a container's; how many steps it had come to."""
 
     async with engine_in(root, farewell=False) as made:
-        return (await run_cancelled(lambda: life(made), at, every_task=True)).checkpoints
+        return (await run_cancelled(lambda: lived(made), at, every_task=True)).checkpoints
 
 
 def state_of(root: Path) -> ContainerState | None:
@@ -94,7 +116,7 @@ async def next_life(root: Path) -> None:
     """The next daemon takes over; once the container is removed nothing is left of the one before."""
     async with engine_in(root) as made:
         for keeper in made.containers.every():
-            assert keeper.state.status in {Status.CREATED, Status.RUNNING, Status.EXITED}
+            assert keeper.state.status in MAY_BE
             await made.remove(keeper)
         config = made.parts.config
         kept = tuple(
@@ -122,13 +144,15 @@ def check_host(root: Path, tag: str) -> None:
             assert str(root) not in words, words.replace("\0", " ")
 
 
-async def test_the_daemon_stops_anywhere(root: Path) -> None:
+@pytest.mark.parametrize(("lived", "points"), [(life, 25), (tended_life, 10)])
+async def test_the_daemon_stops_anywhere(lived: Life, points: int, root: Path) -> None:
+    faulthandler.cancel_dump_traceback_later()  # on a busy host it takes longer than a test should
     with trio.fail_after(PATIENCE_SECONDS):
-        whole = await cut_off(root, 0)
-    for at in (1 + (whole - 1) * number // (POINTS - 1) for number in range(POINTS)):
+        whole = await cut_off(root, lived, 0)
+    for at in (1 + (whole - 1) * number // (points - 1) for number in range(points)):
         try:
             with trio.fail_after(PATIENCE_SECONDS):
-                await cut_off(root, at)
+                await cut_off(root, lived, at)
                 check_truth(root, state_of(root))
                 await next_life(root)
         except (AssertionError, BakehouseError) as error:

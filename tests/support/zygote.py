@@ -93,6 +93,7 @@ class Zygote:
             if code:
                 self.codes[int(pid)] = int(code)
             else:
+                self.codes.pop(int(pid), None)  # of one long gone, whose number came round again
                 self._forked.append(int(pid))
 
     def close(self) -> None:
