@@ -41,7 +41,9 @@ def completions() -> dict[str, str]:
 
 def pages(version: str) -> Iterator[Page]:
     """The command's page and those of all commands in it."""
-    for context in _contexts(click.Context(bakehouse, info_name=NAME)):
+    for context in _contexts(
+        click.Context(bakehouse, info_name=NAME, **bakehouse.context_settings)
+    ):
         yield _page(context, version)
 
 
@@ -109,7 +111,7 @@ def _record(parameter: click.Parameter) -> tuple[str, str] | None:
     metavar = "" if parameter.is_flag else f" {parameter.make_metavar(click.Context(bakehouse))}"
     names = ", ".join(sorted([*parameter.opts, *parameter.secondary_opts], key=len))
     repeated = " Can be given more than once." if parameter.multiple else ""
-    return f"{names}{metavar}", f"{parameter.help or ''}{repeated}".strip()
+    return f"{names}{metavar}", f"{parameter.help or ''}{repeated}"
 
 
 def _others(context: click.Context, own: str) -> list[tuple[str, int]]:

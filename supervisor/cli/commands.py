@@ -133,11 +133,28 @@ def image() -> None:
 
 @image.command("build")
 @click.argument("path", default=".", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--tag", "-t", "tags", multiple=True, metavar="NAME[:TAG]")
-@click.option("--file", "-f", "dockerfile", type=click.Path(path_type=Path), metavar="FILE")
-@click.option("--build-arg", "arguments", multiple=True, metavar="NAME[=VALUE]")
-@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE")
-@click.option("--target", default="", metavar="STAGE")
+@click.option("--tag", "-t", "tags", multiple=True, metavar="NAME[:TAG]", help="Name the image.")
+@click.option(
+    "--file",
+    "-f",
+    "dockerfile",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The recipe, which may lie anywhere; else Dockerfile in PATH.",
+)
+@click.option(
+    "--build-arg",
+    "arguments",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Set an ARG of the recipe; without a value from the environment.",
+)
+@click.option(
+    "--label", "labels", multiple=True, metavar="NAME=VALUE", help="Put a label on the image."
+)
+@click.option(
+    "--target", default="", metavar="STAGE", help="Bake this stage, and only what it needs."
+)
 @click.option("--no-cache", is_flag=True, help="Run every step anew.")
 @click.option("--quiet", "-q", is_flag=True, help="Print the image's id only.")
 @click.pass_context
@@ -160,7 +177,7 @@ def build(  # noqa: PLR0913, PLR0917  # a parameter for each option
 
 
 @image.command("ls")
-@click.option("--all", "-a", "everything", is_flag=True)
+@click.option("--all", "-a", "everything", is_flag=True, help="Those without a name, too.")
 @click.pass_context
 def list_images(context: click.Context, everything: bool) -> None:
     """List the images you have a name for."""
