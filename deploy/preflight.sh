@@ -1,5 +1,6 @@
 # Whether a machine can be served, found out before anything is changed: what deploy/install asks first. Sourced by bash
-# after packages.sh. bakehouse doctor looks closer, and tries things; here is what can be known with nothing installed.
+# after packages.sh; the caller defines here, the checkout. Where there is a Python for it, the doctor of this tree looks
+# and tries; where there is none yet, what can be known without.
 
 KERNEL_LEAST=5.19 # idmapped mounts below an overlay
 reasons=()
@@ -11,11 +12,39 @@ preflight() {
     if [ -z "$1" ]; then
         check_rights
         check_systemd
-        check_kernel
-        check_cgroups
         check_programs
     fi
-    check_python
+    check_python "$1"
+    if [ -n "$1" ]; then return; fi
+    if find_python; then
+        check_by_doctor "$(if command -v apt-get >/dev/null && [ -n "$(missing_packages any)" ]; then echo unpacked; fi)"
+    else
+        check_kernel
+        check_cgroups
+    fi
+}
+
+# Every fault the doctor finds is a reason, but for what packages that are still missing may bring.
+#   check_by_doctor [unpacked]
+check_by_doctor() {
+    local fault
+    while IFS= read -r fault; do cannot "$fault"; done < <(
+        "$python" -I -B - "$here" "${1:-}" <<'PYTHON'
+import sys
+
+sys.path.insert(0, sys.argv[1])
+from supervisor.doctor.checks import examine
+from supervisor.doctor.findings import Standing, printable
+from supervisor.doctor.place import place_of
+
+BROUGHT_BY_PACKAGES = {"runtime", "conmon", "programs", "firewall"}
+for check, findings in examine(place_of(None), before=True):
+    for one in findings:
+        later = sys.argv[2] and check in BROUGHT_BY_PACKAGES
+        if one.standing is Standing.BROKEN and not later:
+            print(printable(f"{one.subject}: {one.said}" + (f" ({one.advice})" if one.advice else "")))
+PYTHON
+    )
 }
 
 cannot() { reasons+=("$*"); }

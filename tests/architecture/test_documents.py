@@ -9,7 +9,14 @@ import pytest
 
 from tests.support.documents import POLICY, ROOT, policy
 
-TEXTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/policy.md", "docs/attacks.md"]
+TEXTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/policy.md",
+    "docs/attacks.md",
+    "docs/administration.md",
+]
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 
 
