@@ -158,10 +158,15 @@ def _groups(daemon: Daemon) -> list[Path]:
 
 
 def _container_groups(daemon: Daemon) -> Iterator[str]:
+    """The groups below owners' of containers and of builds' steps; that of all an owner's builds stays with its owner."""
     for path in _groups(daemon):
         below = path.parts[path.parts.index(daemon.config.instance) + 1 :]
-        if len(below) == 2 and below[0].startswith("u") and below[1] != "monitors":
+        if len(below) < 2 or not below[0].startswith("u"):
+            continue
+        if len(below) == 2 and below[1] not in {"monitors", "builds"}:
             yield below[1]
+        elif len(below) == 3 and below[1] == "builds":
+            yield "/".join(below[1:])
 
 
 def _commands(daemon: Daemon) -> Iterator[list[str]]:
