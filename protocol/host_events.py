@@ -288,6 +288,21 @@ class DaemonStop(EventData):
 
 
 @attrs.frozen
+class DaemonReload(EventData):
+    """The settings were read again.
+
+    Attributes:
+        changed: Those that are others now, by ``table.key``.
+        waiting: Those that will be after a restart.
+    """
+
+    type = "daemon.reload"
+    docker = ("daemon", "reload")
+    changed: tuple[str, ...] = ()
+    waiting: tuple[str, ...] = ()
+
+
+@attrs.frozen
 class AccessRefuse(EventData):
     """Policy refused something. ``count`` is how many like it this event stands for."""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -14,6 +16,7 @@ import attrs
 from supervisor import config as settings
 from supervisor import faults
 from supervisor.errors import BakehouseError, Unavailable
+from supervisor.linux.journald import JournalHandler
 from supervisor.linux.spawner import start_spawner
 from supervisor.linux.syscall import share_one_heap
 from supervisor.linux.systemd import NOBODY, ServiceManager, take_over
@@ -27,9 +30,12 @@ LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
 def main(words: Sequence[str] | None = None) -> int:
     """Run the daemon until it is told to stop; the exit code."""
     logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
+    faulthandler.enable()  # a watchdog's SIGABRT finds out where we hang
     manager = NOBODY
     try:
         manager = take_over(os.environ)
+        if manager.journal:
+            logging.basicConfig(level=logging.INFO, handlers=[JournalHandler()], force=True)
         config = read_settings(words)
         if os.geteuid() != 0:
             raise Unavailable("cannot start bakehoused: it has to be root", hint="sudo bakehoused")
@@ -44,7 +50,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
         from supervisor.daemon import serve  # noqa: PLC0415
 
-        trio.run(serve, config, seed, manager)
+        trio.run(serve, config, seed, manager, partial(read_settings, words))
     except BakehouseError as error:
         _give_up(manager, [error])
         return 1

@@ -247,9 +247,9 @@ class MonitorConfig:
     tickets_max: int = 0
 
 
-@attrs.frozen
+@attrs.define
 class Config:
-    """All settings of one daemon.
+    """All settings of one daemon. Its tables are values; :mod:`supervisor.reloading` puts others in their place.
 
     Attributes:
         data_root: What is kept: database, images, volumes, logs. Its file system has to be a local one.

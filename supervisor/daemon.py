@@ -12,7 +12,7 @@ import logging
 import os
 import platform
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -22,7 +22,7 @@ from protocol.events import DaemonStart, DaemonStop
 from supervisor.access.audit import open_audit
 from supervisor.access.directory import Directory
 from supervisor.access.owners import open_owners
-from supervisor.api.server import open_api
+from supervisor.api.server import Api, open_api
 from supervisor.api.services import HostFacts, Services
 from supervisor.build.builds import Builds, open_builds
 from supervisor.clock import now_ns
@@ -46,8 +46,12 @@ from supervisor.runtime.oci_runtime import OciRuntime, open_runtime
 from supervisor.runtime.opening import open_containers
 from supervisor.runtime.parts import Parts
 from supervisor.runtime.spec import DEFAULT_CAPABILITIES
+from supervisor.service.hangups import Hangups
+from supervisor.service.log_events import log_events
+from supervisor.service.reload import Reloading
 from supervisor.service.rungs import STEP_SECONDS_MAX, Rungs
 from supervisor.service.standing import Standing, keep_told
+from supervisor.service.watchdog import Beat, feed
 from supervisor.store.store import open_store
 from supervisor.tasks import finish_within, in_thread
 
@@ -59,43 +63,53 @@ DIRECTORY_MODES = (("data_root", 0o700), ("run_root", 0o711))
 log = logging.getLogger(__name__)
 
 
-async def serve(config: Config, seed: SpawnerSeed, manager: ServiceManager = NOBODY) -> None:
-    """Be the daemon until told to stop by SIGTERM or SIGINT; a second one ends it at once.
+async def serve(
+    config: Config, seed: SpawnerSeed, manager: ServiceManager, read: Callable[[], Config]
+) -> None:
+    """Be the daemon until told to stop by SIGTERM or SIGINT; a second one ends it at once. SIGHUP reads the settings again.
 
     Args:
         config: The settings.
         seed: The spawner, forked before the first thread.
         manager: Whoever started us.
+        read: Reads the settings anew.
 
     Raises:
         BakehouseError: This host cannot be served; nothing was left half open.
     """
     async with trio.open_nursery() as nursery:
         stop = trio.Event()
-        await nursery.start(partial(_listen_for_signals, stop, nursery.cancel_scope))
-        async with _ladder(config, seed, manager):
+        hangups = Hangups()
+        await nursery.start(partial(_listen_for_signals, stop, hangups, nursery.cancel_scope))
+        async with _ladder(config, seed, manager, read) as reread, trio.open_nursery() as serving:
             gc.freeze()  # what lives as long as we do need not be looked through again and again
+            serving.start_soon(hangups.answer, reread, manager)
             await stop.wait()
             manager.stopping("stopping; containers go on")
             log.info("stopping; containers go on")
+            serving.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
 async def _ladder(
-    config: Config, seed: SpawnerSeed, manager: ServiceManager
-) -> AsyncIterator[None]:
+    config: Config, seed: SpawnerSeed, manager: ServiceManager, read: Callable[[], Config]
+) -> AsyncIterator[Reloading]:
     await in_thread(partial(_make_directories, config))
     started_ns = now_ns()
     async with AsyncExitStack() as stack:
         opened = Rungs(stack, manager).opened
         spawner = await opened("the spawner", open_spawner(seed))
         parts = await stack.enter_async_context(open_parts(config, spawner, manager=manager))
+        if manager.journal:
+            await stack.enter_async_context(_logged(parts))
         containers = await opened("the containers", _containers(parts, manager))
         builds = await opened("the builds", open_builds(parts))
         parts.monitor.watch(partial(_census, containers, builds))
         parts.store.images.watch_users(containers.using_image)
         facts = _host_facts(parts.runtime, parts.tree.cgroups, parts.database.epoch, started_ns)
+        standing = partial(_standing, containers, builds)
+        reloading = Reloading(parts, read, manager, lambda: standing().line())
         services = Services(
             config=config,
             database=parts.database,
@@ -108,13 +122,15 @@ async def _ladder(
             containers=containers,
             builds=builds,
             facts=facts,
+            reread=reloading,
         )
         await stack.enter_async_context(_life(parts.events, facts, parts.runtime.reason))
         activated = [each for _, each in manager.sockets]
-        places = await opened("the API", open_api(services, activated))
-        await stack.enter_async_context(_told_to(manager, parts.events, services))
-        log.info("ready at %s", ", ".join(places))
-        yield
+        api = await opened("the API", open_api(services, activated))
+        beats = _beats(parts, containers, api)
+        await stack.enter_async_context(_told_to(manager, parts, standing, beats))
+        log.info("ready at %s", ", ".join(api.places))
+        yield reloading
 
 
 @asynccontextmanager
@@ -191,21 +207,49 @@ async def _life(events: Events, facts: HostFacts, reason: str) -> AsyncIterator[
 
 @asynccontextmanager
 async def _told_to(
-    manager: ServiceManager, events: Events, services: Services
+    manager: ServiceManager,
+    parts: Parts,
+    standing: Callable[[], Standing],
+    beats: Mapping[str, Beat],
 ) -> AsyncIterator[None]:
-    """The service manager knows that we are ready, and from now on how we stand."""
-
-    def standing() -> Standing:
-        running = [keeper.record.owner for keeper in services.containers.census().values()]
-        building = services.builds.at_work()
-        return Standing(len(running), sum(building.values()), {*running, *building})
-
+    """The service manager knows that we are ready, and from now on how we stand and that we live."""
     line = standing().line()
     manager.ready(line)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep_told, manager, events, standing, line)
+        nursery.start_soon(keep_told, manager, parts.events, standing, line)
+        nursery.start_soon(feed, manager, beats)
         yield
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _logged(parts: Parts) -> AsyncIterator[None]:
+    """What happens from now on is told in the log, too."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log_events, parts.events, parts.events.last_seq, parts.owners.name_of)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+def _standing(containers: Containers, builds: Builds) -> Standing:
+    running = [keeper.record.owner for keeper in containers.census().values()]
+    building = builds.at_work()
+    return Standing(len(running), sum(building.values()), {*running, *building})
+
+
+def _beats(parts: Parts, containers: Containers, api: Api) -> Mapping[str, Beat]:
+    """The loops that live as long as the daemon, each by something it does only if it goes round."""
+
+    async def spawner() -> None:
+        await parts.spawner.call("mounted", {"below": str(parts.run_root)})
+
+    return {
+        "the journal's writer": lambda: parts.database.write(lambda _: None),
+        "the spawner": spawner,
+        "the monitor": parts.monitor.beat,
+        "the containers": containers.beat,
+        "the API": api.beat,
+    }
 
 
 @asynccontextmanager
@@ -240,11 +284,17 @@ def _make_directories(config: Config) -> None:
 
 
 async def _listen_for_signals(
-    stop: trio.Event, scope: trio.CancelScope, task_status: trio.TaskStatus[None]
+    stop: trio.Event,
+    hangups: Hangups,
+    scope: trio.CancelScope,
+    task_status: trio.TaskStatus[None],
 ) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         task_status.started()
-        async for _ in signals:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                hangups.come()
+                continue
             if stop.is_set():
                 log.warning("told to stop twice: stopping at once")
                 scope.cancel()

@@ -57,6 +57,11 @@ class Audit:
     _windows: dict[int, _Window] = attrs.field(factory=dict)
     _opened: trio.Event = attrs.field(factory=trio.Event)
 
+    def configure(self, config: Config) -> None:
+        """Judge by these settings from now on."""
+        self.bounds = Bounds.of(config, hard_limits())
+        self._refusals_per_minute_max = config.journal.refusals_per_minute_max
+
     async def enforce(
         self, identity: Identity, action: Action, request: Request, subject: str = ""
     ) -> None:

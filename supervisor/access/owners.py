@@ -141,7 +141,7 @@ class Owners:
         """
         before, after = self.limits(uid), self.limits_after(uid, changes)
         own = owner_limits.changed(self.own_limits(uid), changes)
-        attributes = {"name": await self._name_of(uid), "by": by.user}
+        attributes = {"name": await self.name_of(uid), "by": by.user}
 
         def write(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM owner_limits WHERE uid = ?", (uid,))
@@ -159,7 +159,8 @@ class Owners:
         await self._database.write(write)
         self._own_limits[uid] = own
 
-    async def _name_of(self, uid: int) -> str:
+    async def name_of(self, uid: int) -> str:
+        """Their login name now, or when they were last seen; their uid where nobody knows."""
         account = await self._directory.account(uid) or await self._database.read(
             lambda c: _remembered(c, uid)
         )

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import collections
 import grp
+import logging
 import os
+import secrets
 import socket
 import stat
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -35,12 +37,32 @@ SOCKET_MODE = 0o660
 STRANGERS_CONNECTIONS_MAX = 64
 IDENTIFY_SECONDS_MAX = 10.0
 
+LOG = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class Api:
+    """The API as it is served.
+
+    Attributes:
+        places: The paths of its sockets.
+        server: Answers there.
+    """
+
+    places: Sequence[str]
+    server: Server
+
+    async def beat(self) -> None:
+        """Return when all sockets are accepted at; see :meth:`Server.beat`."""
+        for place in self.places:
+            await self.server.beat(place)
+
 
 @asynccontextmanager
 async def open_api(
     services: Services, activated: Sequence[socket.socket] = ()
-) -> AsyncIterator[Sequence[str]]:
-    """Serve the API until the block is left; the paths at which it is served.
+) -> AsyncIterator[Api]:
+    """Serve the API until the block is left.
 
     Args:
         services: What it stands on.
@@ -54,7 +76,7 @@ async def open_api(
         async with open_hub(services.events) as hub, trio.open_nursery() as nursery:
             server = Server(services, hub)
             nursery.start_soon(server.serve, listeners, nursery)
-            yield [str(listener.socket.getsockname()) for listener in listeners]
+            yield Api([str(each.socket.getsockname()) for each in listeners], server)
             nursery.cancel_scope.cancel()
 
 
@@ -65,6 +87,22 @@ class Server:
         self._services = services
         self._hub = hub
         self._open: collections.Counter[int] = collections.Counter()
+        self._heart = f"\0bakehouse-{secrets.token_hex(16)}".encode()
+
+    async def beat(self, path: str) -> None:
+        """Return when a connection of our own to ``path`` was accepted, and ended.
+
+        Raises:
+            OSError: None can be made. That the path is gone is somebody's doing, and no fault of ours.
+        """
+        with trio.socket.socket(socket.AF_UNIX) as asking:
+            await asking.bind(self._heart)
+            try:
+                await asking.connect(path)
+            except FileNotFoundError:
+                LOG.warning("nobody can reach this daemon: %s is gone", path)
+                return
+            await asking.recv(1)
 
     async def serve(self, listeners: Sequence[trio.SocketListener], nursery: trio.Nursery) -> None:
         """Accept until cancelled."""
@@ -77,6 +115,9 @@ class Server:
         try:
             peer = _peer(stream)
         except OSError:  # from another user namespace, or gone already: nobody we could answer to
+            return
+        if stream.socket.getpeername() == self._heart:  # see beat()
+            await stream.aclose()
             return
         with self._counted(peer.uid) as open_now:
             try:

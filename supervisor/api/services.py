@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from supervisor.errors import Unavailable
+
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from supervisor.access.audit import Audit
     from supervisor.access.owners import Owners
     from supervisor.build.builds import Builds
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
     from supervisor.events.journal import Events
     from supervisor.monitor.monitor import Monitor
     from supervisor.network.networks import Networks
+    from supervisor.reloading import Reread
     from supervisor.runtime.containers import Containers
     from supervisor.store.store import Store
 
@@ -49,9 +54,17 @@ class HostFacts:
     daemon_id: str = ""
 
 
+async def _nothing_to_reread() -> Reread:  # noqa: RUF029  # stands in for what waits
+    raise Unavailable("cannot read the settings again: this daemon has none")
+
+
 @attrs.frozen
 class Services:
-    """The floors below, open."""
+    """The floors below, open.
+
+    Attributes:
+        reread: Reads the settings again, and lets those hold that may change.
+    """
 
     config: Config
     database: Database
@@ -64,3 +77,4 @@ class Services:
     containers: Containers
     builds: Builds
     facts: HostFacts
+    reread: Callable[[], Awaitable[Reread]] = _nothing_to_reread

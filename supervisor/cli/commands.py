@@ -228,6 +228,23 @@ def publish(context: click.Context, name: str, shared_name: str) -> None:
 
 
 @bakehouse.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.pass_context
+def reload(context: click.Context, as_json: bool) -> None:
+    """Let the daemon read its settings again; for administrators."""
+    import orjson
+
+    from supervisor.cli import tables
+    from supervisor.cli.connection import Request
+
+    told = _fetch(context, Request("POST", "/bakehouse/v1/reload"))
+    if as_json:
+        click.echo(orjson.dumps(told))
+        return
+    click.echo("\n".join(tables.reloaded(told)))
+
+
+@bakehouse.command()
 @click.option("--all", "-a", "everything", is_flag=True, help="Those that have ended, too.")
 @click.pass_context
 def ps(context: click.Context, everything: bool) -> None:

@@ -21,6 +21,14 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         sys.stdout.write(GAP.join(cells).rstrip() + "\n")
 
 
+def reloaded(told: object) -> list[str]:
+    """The answer of ``POST /bakehouse/v1/reload``, a line for each setting."""
+    found = told if isinstance(told, Mapping) else {}
+    lines = [f"changed: {name}" for name in _list(found.get("changed"))]
+    lines += [f"after a restart: {name}" for name in _list(found.get("waiting"))]
+    return lines or ["nothing has changed"]
+
+
 def containers(listed: object) -> list[tuple[str, ...]]:
     """Rows of ``GET /containers/json``: id, image, command, status, ports, name."""
     return [

@@ -316,6 +316,6 @@ async def open_events(database: Database, config: JournalConfig) -> AsyncIterato
     database.before_commit(events._before_commit)  # noqa: SLF001  # its maker
     database.on_commit(events._after_commit)  # noqa: SLF001  # its maker
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(retention.forget_old, database, config)
+        nursery.start_soon(retention.forget_old, database, lambda: events.config)
         yield events
         nursery.cancel_scope.cancel()

@@ -113,9 +113,9 @@ def older_than(time_ns: int) -> Callable[[sqlite3.Connection], bool]:
     return forget
 
 
-async def forget_old(database: Database, config: JournalConfig) -> None:
+async def forget_old(database: Database, config: Callable[[], JournalConfig]) -> None:
     """Every hour, in small units, forget what is older than the settings keep."""
     while True:
-        while await database.write(older_than(clock.now_ns() - config.age_days_max * DAY_NS)):
+        while await database.write(older_than(clock.now_ns() - config().age_days_max * DAY_NS)):
             await trio.lowlevel.checkpoint()
         await trio.sleep(FORGET_EVERY_SECONDS)

@@ -34,6 +34,7 @@ from supervisor.tasks import in_thread
 __all__ = ["Monitor", "Tick", "Who", "open_monitor"]
 
 WARM_UP_SECONDS = 0.25
+OVERDUE_SECONDS = 5.0
 """Between the two looks that give the first rates when somebody begins to read."""
 INTEREST_TICKS = 3
 """A reader who is busy with the last sample for this many ticks still counts as reading."""
@@ -94,6 +95,19 @@ class Monitor:
         self._figures: deque[Figures] = deque(maxlen=config.history_samples_max)
         tickets_max = config.tickets_max or 2 * (os.cpu_count() or 1)
         self._tickets = Tickets(events, tickets_max, weight_of, self._rouse)
+
+    def configure(self, config: MonitorConfig) -> None:
+        """Look by other marks, and as often as they say, from the next look on."""
+        self._config = config
+        self._rouse()
+
+    async def beat(self) -> None:
+        """Return when the loop has looked as lately as it should have."""
+        while (
+            trio.current_time() > self._looked_at + self._config.idle_tick_seconds + OVERDUE_SECONDS
+        ):
+            await self._told.wait()
+        await trio.lowlevel.checkpoint()
 
     def watch(self, census: Census) -> None:
         """Ask ``census`` for the groups to look at: containers' and builds', by name of the group."""

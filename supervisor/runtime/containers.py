@@ -355,6 +355,10 @@ class Containers:
             await self._household.recovered.wait()
             await tend_health(self, keeper, plan)
 
+    async def beat(self) -> None:
+        """Return when a task in the nursery of the keepers has run."""
+        await self._nursery.start(_answer)
+
     def recovered(self) -> None:
         """All are recovered: from now on restart policies start what they should."""
         self._household.recovered.set()
@@ -368,6 +372,11 @@ class Containers:
     def census(self) -> Mapping[str, Keeper]:
         """The cgroups of the containers that run, and whose they are."""
         return {keeper.group: keeper for keeper in self._keepers.values() if keeper.alive}
+
+
+async def _answer(task_status: trio.TaskStatus[None]) -> None:
+    await trio.lowlevel.checkpoint()
+    task_status.started()
 
 
 def _seen(keeper: Keeper) -> Partner:

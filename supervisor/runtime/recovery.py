@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import logging
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import assert_never
@@ -55,6 +55,10 @@ class Finding(enum.Enum):
     ADOPT = enum.auto()
     END = enum.auto()
     FINISH_REMOVAL = enum.auto()
+
+
+TAKEN_OVER = frozenset({Finding.ADOPT, Finding.CONFIRM_START})
+ENDED_MEANWHILE = frozenset({Finding.END, Finding.CONFIRM_AND_END})
 
 
 @attrs.frozen
@@ -107,13 +111,11 @@ async def recover(containers: Containers, progress: Progress = untold) -> None:
     progress(0, len(rows))
     seen = {record.id: await _see(parts, record, state) for record, state, _ in rows}
     found = {record.id: decide(state.status, seen[record.id]) for record, state, _ in rows}
-    live = {
-        key for key, finding in found.items() if finding in {Finding.ADOPT, Finding.CONFIRM_START}
-    }
+    live = {key for key, finding in found.items() if finding in TAKEN_OVER}
     idle = {key for key, finding in found.items() if finding is Finding.KEEP}
     await parts.store.snapshots.recover(found.keys(), idle)
     await parts.networks.recover(live)
-    await _limit_owners(parts)
+    await limit_owners(parts)
     left = [await _take_up(containers, found[row[0].id], row) for row in rows]
     # What happened while nobody looked is told in the order in which it did.
     in_order = sorted(filter(None, left), key=lambda one: seen[one.keeper.record.id].ended_ns)
@@ -127,10 +129,18 @@ async def recover(containers: Containers, progress: Progress = untold) -> None:
                 "container %s is not recovered wholly: %s", one.keeper.record.name, error.message
             )
     await _sweep(parts, live)
+    _summarize(found)
     containers.recovered()
 
 
-async def _limit_owners(parts: Parts) -> None:
+def _summarize(found: Mapping[str, Finding]) -> None:
+    if found:
+        live = sum(finding in TAKEN_OVER for finding in found.values())
+        ended = sum(finding in ENDED_MEANWHILE for finding in found.values())
+        log.info("recovered %d containers: %d run on, %d ended meanwhile", len(found), live, ended)
+
+
+async def limit_owners(parts: Parts) -> None:
     """The settings may be others by now, or the daemon before ended between other limits and their being written down."""
     for owner in await in_thread(parts.tree.owners):
         try:

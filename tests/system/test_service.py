@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from tests.support.daemon import REPOSITORY, Daemon, new_daemon
 pytestmark = pytest.mark.root
 
 HEAR_SECONDS = 20.0
+WATCHDOG_SECONDS = 4.0
 ACTIVATOR = REPOSITORY / "tests/support/activator.py"
 
 
@@ -55,6 +57,7 @@ def service(two_users: People) -> Iterator[Service]:
     address = f"bakehouse-test-{daemon.root.name}"
     daemon.root.mkdir()
     daemon.before = (sys.executable, "-I", str(ACTIVATOR), str(daemon.socket), f"@{address}")
+    daemon.variables = {"WATCHDOG_USEC": str(int(WATCHDOG_SECONDS * 1_000_000))}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
         heard.bind(f"\0{address}")
         made = Service(daemon)
@@ -97,7 +100,8 @@ def test_its_start_is_told_step_by_step(service: Service) -> None:
     assert [words for words in service.said if "READY" in words] == [
         {"READY": "1", "STATUS": "ready: nothing runs"}
     ]
-    assert all("EXTEND_TIMEOUT_USEC" in words for words in service.said[:-1])
+    ready = [index for index, words in enumerate(service.said) if "READY" in words]
+    assert all("EXTEND_TIMEOUT_USEC" in words for words in service.said[: ready[0]])
 
 
 def test_it_serves_the_socket_it_was_given_and_whoever_may_connect_is_asked_who_they_are(
@@ -135,6 +139,81 @@ def test_the_status_tells_what_runs(service: Service, two_users: People) -> None
     service.daemon.docker("rm", "-f", "one", user=two_users.ada)
     service.said.clear()
     service.until("STATUS", "ready: nothing runs")
+
+
+def settings(daemon: Daemon, further: str) -> None:
+    (daemon.root / "config.toml").write_text(
+        f'[access]\nuser_group = "{daemon.user_group}"\n{further}\n'
+    )
+
+
+def test_settings_are_read_again_at_sighup(service: Service) -> None:
+    daemon = service.daemon
+    assert daemon.process is not None
+    settings(daemon, "[owner]\ncontainers_max = 0\nbuilds_max = 3\n[network]\nport_first = 2000")
+    service.said.clear()
+    daemon.process.send_signal(signal.SIGHUP)
+    service.until("READY", "1")
+    assert [int(words["RELOADING"]) for words in service.said if "RELOADING" in words] == [1]
+    [event] = reloads(daemon)
+    assert event["changed"] == ["network.port_first", "owner.containers_max", "owner.builds_max"]
+
+
+def test_an_administrator_reads_them_again_and_is_told(service: Service, two_users: People) -> None:
+    daemon = service.daemon
+    refused = daemon.bakehouse("reload", user=two_users.ada, check=False)
+    assert (refused.returncode, "for administrators" in refused.stderr) == (1, True)
+    settings(daemon, '[owner]\ncontainers_max = 1\n[network]\npool = "10.99.0.0/16"')
+    told = json.loads(daemon.bakehouse("reload", "--json").stdout)
+    assert told["waiting"] == ["network.pool"]
+    assert "owner.containers_max" in told["changed"]
+    # It holds at once.
+    for name, served in (("two", True), ("three", False)):
+        done = daemon.docker(
+            "create", "--name", name, "busybox", "true", user=two_users.ada, check=False
+        )
+        assert (done.returncode == 0) is served, done.stderr
+    daemon.docker("rm", "two", user=two_users.ada)
+
+
+def test_a_faulty_file_changes_nothing_and_tells_all_that_is_wrong(service: Service) -> None:
+    daemon = service.daemon
+    before = len(reloads(daemon))
+    settings(daemon, '[owner]\nbuilds_max = "x"\ncontainer_max = 5')
+    refused = daemon.bakehouse("reload", check=False)
+    assert refused.returncode == 1
+    assert "owner.builds_max" in refused.stderr
+    assert "did you mean containers_max" in refused.stderr
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGHUP)
+    service.until("STATUS", "ready: nothing runs; settings not read again: cannot use the settings")
+    settings(daemon, "[owner]\ncpu_weight = 0")
+    assert "cpu_weight" in daemon.bakehouse("reload", check=False).stderr
+    assert len(reloads(daemon)) == before
+    settings(daemon, "")
+
+
+def reloads(daemon: Daemon) -> list[dict[str, object]]:
+    told = daemon.bakehouse("events", "--from", "oldest", "--json").stdout.splitlines()
+    events = [json.loads(line) for line in told]
+    return [event["data"] for event in events if event["type"] == "daemon.reload"]
+
+
+def test_the_watchdog_hears_of_a_helper_that_hangs(service: Service) -> None:
+    service.until("WATCHDOG", "1")
+    spawner = spawner_of(service.daemon)
+    os.kill(spawner, signal.SIGSTOP)
+    try:
+        until = time.monotonic() + HEAR_SECONDS
+        while "no answer from the spawner" not in service.daemon.log_tail():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        service.said.clear()
+        time.sleep(WATCHDOG_SECONDS)
+        assert not any("WATCHDOG" in words for words in service.said)
+    finally:
+        os.kill(spawner, signal.SIGCONT)
+    service.until("WATCHDOG", "1")
 
 
 def test_its_end_is_told_and_the_socket_is_left_to_the_next(service: Service) -> None:

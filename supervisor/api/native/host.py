@@ -24,6 +24,12 @@ async def whoami(call: Call) -> Response:
     )
 
 
+async def reload(call: Call) -> Response:
+    """``POST /bakehouse/v1/reload``: read the settings again; which changed, and which wait for a restart."""
+    found = await call.services.reread()
+    return json_response({"changed": list(found.changed), "waiting": list(found.waiting)})
+
+
 def monitor(call: Call) -> Response:
     """``GET /bakehouse/v1/monitor``: the newest sample, of what the caller may see; null before the first."""
     sample = call.services.monitor.latest()
