@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -84,6 +85,7 @@ SHIPPED = (
 )
 
 
+@functools.cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
 
@@ -183,7 +185,7 @@ def test_only_tasks_shields(name: str) -> None:
 def test_no_blind_except(name: str) -> None:
     """What catches everything passes it on, or says on its line why it must not."""
     text = (ROOT / name).read_text()
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(ROOT / name)):
         if not isinstance(node, ast.ExceptHandler):
             continue
         caught = ast.unparse(node.type) if node.type else "everything"

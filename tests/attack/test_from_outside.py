@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from tests.support.accounts import People, User
+from tests.support.accounts import People, User, as_user
 from tests.support.daemon import Daemon
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -59,19 +59,6 @@ def person(request: pytest.FixtureRequest, two_users: People) -> User:
         )
     )
     return people[request.param]
-
-
-def as_user(user: User, *argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        argv,
-        user=user.uid,
-        group=user.gid,
-        extra_groups=user.groups,
-        capture_output=True,
-        check=False,
-        text=True,
-        cwd="/",
-    )
 
 
 def test_no_process_is_a_door(oven: Oven, person: User) -> None:

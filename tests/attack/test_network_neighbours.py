@@ -10,24 +10,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import attrs
 import pytest
 
-from tests.support.accounts import People, User
+from tests.support.accounts import People, User, credentials
 from tests.support.enclosed import HOST, OUTSIDE, Enclosed, Place, enclosed
+from tests.support.host_python import MOUNTS, PYTHON
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 WEB = "echo $0 >/tmp/index.html; exec httpd -f -p 80 -h /tmp"
-MOUNTS = tuple(
-    word
-    for path in ("/usr", "/lib", "/lib64")
-    if Path(path).exists()
-    for word in ("-v", f"{path}:{path}:ro")
-)
-PYTHON = ("/usr/bin/python3", "-I", "-S", "-c")
 
 
 @attrs.frozen
@@ -210,9 +203,7 @@ def test_nobody_listens_in_on_another(street: Street) -> None:
         with subprocess.Popen(
             [*ask, secret],
             env=street.world.daemon.environment(user),
-            user=user.uid,
-            group=user.gid,
-            extra_groups=user.groups,
+            **credentials(user),
             cwd="/",
             stdout=subprocess.PIPE,
             text=True,

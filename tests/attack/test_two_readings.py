@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.support.accounts import People, User
+from tests.support.accounts import People, User, credentials
 from tests.support.daemon import Daemon
 from tests.support.operations import BUSYBOX
 
@@ -109,9 +109,7 @@ def say(daemon: Daemon, user: User, said: bytes, *before: str) -> bytes:
         input=said,
         capture_output=True,
         check=False,
-        user=user.uid,
-        group=user.gid,
-        extra_groups=user.groups,
+        **credentials(user),
         cwd="/",
     )
     assert done.returncode == 0, done.stderr

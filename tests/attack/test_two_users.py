@@ -5,13 +5,12 @@ from __future__ import annotations
 import grp
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.accounts import People, User
+from tests.support.accounts import People, User, as_user
 from tests.support.daemon import Daemon
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -35,19 +34,6 @@ def web_of(daemon: Daemon, user: User) -> str:
 
 def pid_of(daemon: Daemon, user: User) -> int:
     return int(daemon.docker("inspect", "--format", "{{.State.Pid}}", "web", user=user).stdout)
-
-
-def as_user(user: User, *argv: str) -> subprocess.CompletedProcess[bytes]:
-    """A command on the host, as ``user``."""
-    return subprocess.run(
-        argv,
-        user=user.uid,
-        group=user.gid,
-        extra_groups=user.groups,
-        capture_output=True,
-        check=False,
-        cwd="/",
-    )
 
 
 def test_each_has_a_web_of_their_own(ready: Daemon, two_users: People) -> None:
@@ -260,7 +246,7 @@ def test_nobody_enters_a_root_file_system_from_outside(ready: Daemon, two_users:
         found = as_user(
             user, "find", str(ready.data_root), str(ready.run_root), "-name", "busybox"
         ).stdout
-        assert found == b""
+        assert found == ""
     mounts = Path("/proc/self/mountinfo").read_text()
     assert "overlay" not in "".join(line for line in mounts.splitlines() if str(ready.root) in line)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.accounts import People, User
+from tests.support.accounts import People, User, credentials
 from tests.support.daemon import Daemon
 from tests.support.holdings import beyond, disagreements, holdings, settled
 
@@ -109,9 +109,7 @@ def test_execs_that_hear_nothing(ready: Daemon, two_users: People, way: tuple[st
                 env=ready.environment(ada),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                user=ada.uid,
-                group=ada.gid,
-                extra_groups=ada.groups,
+                **credentials(ada),
                 cwd="/",
             )
             clients.enter_context(client)

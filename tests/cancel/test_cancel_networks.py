@@ -7,74 +7,25 @@ the daemon. What is there afterwards is what the records say: in memory, in the 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import attrs
 import pytest
 
-from supervisor.access.owners import Owner, open_owners
 from supervisor.access.requests import NetworkRequest, PortRequest
-from supervisor.config import Config
-from supervisor.database.database import Database, open_database
 from supervisor.errors import NotFound
-from supervisor.events.journal import open_events
-from supervisor.linux.idmap import IdMap
-from supervisor.linux.netlink import Netlink
-from supervisor.linux.spawner import Command, Spawner
 from supervisor.network import rows
 from supervisor.network.endpoints import Connection, Network
-from supervisor.network.networks import Networks, open_networks
 from tests.support.cancelling import cancel_everywhere
+from tests.support.networking import ANN, NetworkWorld, networks_in
 from tests.support.people import ADA, identity
-from tests.support.spawners import spawner_in
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-ANN = Owner(ADA.uid, ADA.gid, "ann", (ADA.gid,), None, IdMap.IDENTITY, IdMap.IDENTITY)
 ID, OTHER = "a" * 64, "b" * 64
-ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
-@attrs.define
-class World:
-    networks: Networks
-    database: Database
-    spawner: Spawner
-    config: Config
-
-    async def links(self) -> set[str]:
-        """Ours on the host."""
-        sock = Netlink()
-        try:
-            found = {link.name for link in await sock.links()}
-        finally:
-            sock.close()
-        tag = self.config.instance_tag
-        return {name for name in found if name.startswith((f"bh{tag}-", f"bv{tag}-"))}
-
-    async def table(self) -> str:
-        command = Command(("nft", "list", "table", "inet", self.config.instance), ENV)
-        return (await self.spawner.run(command)).stdout.decode()
-
-
-@asynccontextmanager
-async def world_in(root: Path) -> AsyncIterator[World]:
-    config = Config(data_root=root / "data", run_root=root / "run")
-    config.data_root.mkdir()
-    async with (
-        spawner_in(config.run_root) as spawner,
-        open_database(config.data_root / "db.sqlite") as database,
-        open_events(database, config.journal) as events,
-        open_owners(database, events, config) as owners,
-        open_networks(database, events, spawner, owners, config) as networks,
-    ):
-        await networks.recover(())
-        yield World(networks, database, spawner, config)
-
-
-async def network(world: World, name: str, **more: object) -> Network:
+async def network(world: NetworkWorld, name: str, **more: object) -> Network:
     view = await world.networks.create(ANN.uid, NetworkRequest(name, **more))  # type: ignore[arg-type]
     assert view.record is not None
     return view.record
@@ -86,7 +37,7 @@ def nothing_else(_: sqlite3.Connection) -> None:
 
 async def test_making_and_removing_a_network(root: Path) -> None:
     """There is a network in memory and in the database, or in neither; of one that is gone no link is left."""
-    async with world_in(root) as world:
+    async with networks_in(root) as world:
 
         async def there() -> bool:
             known = "back" in {view.name for view in world.networks.list(identity(ADA))}
@@ -123,7 +74,7 @@ async def test_making_and_removing_a_network(root: Path) -> None:
 class Pair:
     """A container on ``front`` that publishes a port, and may be on ``a-back`` too, where another is."""
 
-    world: World
+    world: NetworkWorld
     wish: Connection
     ports: tuple[PortRequest, ...] = (PortRequest(80),)
 
@@ -161,7 +112,7 @@ class Pair:
 
 async def test_connecting_and_disconnecting_a_container(root: Path) -> None:
     """A container has a whole wire or none of it: link, address, name, and its ports lead to its way out."""
-    async with world_in(root) as world:
+    async with networks_in(root) as world:
         front, back = await network(world, "front"), await network(world, "a-back")
         pair = Pair(world, Connection(back.id, "a-back", ("site",)))
         first = [Connection(front.id, "front")]

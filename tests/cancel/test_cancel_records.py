@@ -106,7 +106,7 @@ async def test_a_ticket_is_given_back(tmp_path: Path) -> None:
                 await trio.sleep(0.001)
 
         async def check(_: bool) -> None:
-            with trio.fail_after(1):
+            with trio.fail_after(20):
                 async with monitor.ticket(OWNER, "work"):
                     pass
             counted = monitor._tickets.count

@@ -16,7 +16,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from tests.support.accounts import People, User
+from tests.support.accounts import People, User, credentials
 from tests.support.daemon import Daemon
 from tests.support.holdings import beyond, disagreements, holdings, settled
 from tests.support.operations import BUSYBOX
@@ -117,9 +117,7 @@ def churn(daemon: Daemon, person: User, cycles: int) -> float:
         capture_output=True,
         check=False,
         text=True,
-        user=person.uid,
-        group=person.gid,
-        extra_groups=person.groups,
+        **credentials(person),
         cwd="/",
     )
     assert done.returncode == 0, done.stderr

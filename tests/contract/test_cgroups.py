@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ from supervisor.linux import cgroup, cgroup_v1
 from supervisor.linux.cgroup import UNLIMITED, Ability, CgroupLimits, Cgroups
 from supervisor.linux.cgroup_model import Rate
 from supervisor.runtime.owner_groups import disks
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -49,7 +50,7 @@ def groups(request: pytest.FixtureRequest) -> Iterator[Cgroups]:
     found = find(str(request.param), f"bhtest-{os.getpid()}")
     yield found
     found.kill("")
-    eventually(lambda: found.remove(""))
+    until(lambda: found.remove(""))
     assert files_of(found, "cgroup.procs") == []
 
 
@@ -93,13 +94,6 @@ def start(groups: Cgroups) -> Iterator[Started]:
     for process in started.processes:
         process.kill()
         process.wait(10)
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to be"
-        time.sleep(0.005)
 
 
 def python(code: str) -> tuple[str, ...]:
@@ -146,7 +140,7 @@ def test_a_populated_group_stays_until_its_end(groups: Cgroups, start: Started) 
     assert groups.exists("u1/a")
     groups.kill("u1/a")
     assert process.wait(5) == -signal.SIGKILL
-    eventually(lambda: groups.remove("u1"))
+    until(lambda: groups.remove("u1"))
     assert not groups.exists("u1")
     assert groups.remove("u1")
 
@@ -178,28 +172,28 @@ def test_kill_wins_over_a_fork_bomb(groups: Cgroups, start: Started) -> None:
             + "import os\nfor _ in range(5): os.fork()\nwhile True: os.fork() or os._exit(0)\n"
         )
     start("u1/bomb", *python(bomb))
-    eventually(lambda: len(groups.pids("u1/bomb")) > 20)
+    until(lambda: len(groups.pids("u1/bomb")) > 20)
     groups.kill("u1/bomb")
-    eventually(lambda: groups.pids("u1/bomb") == [])
-    eventually(lambda: groups.remove("u1/bomb"))
+    until(lambda: groups.pids("u1/bomb") == [])
+    until(lambda: groups.remove("u1/bomb"))
 
 
 def test_frozen_stands_still_and_can_be_killed(groups: Cgroups, start: Started) -> None:
     groups.create("u1/a")
     process = start("u1/a", *python("while True: pass"))
     groups.freeze("u1/a", True)
-    eventually(lambda: groups.frozen("u1/a"))
+    until(lambda: groups.frozen("u1/a"))
     before = _ticks(process.pid)
     time.sleep(0.1)
     assert _ticks(process.pid) == before
     groups.freeze("u1/a", False)
-    eventually(lambda: not groups.frozen("u1/a"))
-    eventually(lambda: _ticks(process.pid) > before)
+    until(lambda: not groups.frozen("u1/a"))
+    until(lambda: _ticks(process.pid) > before)
     groups.freeze("u1/a", True)
-    eventually(lambda: groups.frozen("u1/a"))
+    until(lambda: groups.frozen("u1/a"))
     groups.kill("u1/a")
     assert process.wait(5) == -signal.SIGKILL
-    eventually(lambda: groups.remove("u1/a"))
+    until(lambda: groups.remove("u1/a"))
 
 
 def _ticks(pid: int) -> int:
@@ -230,7 +224,7 @@ def test_out_of_memory_is_counted_where_it_happened(groups: Cgroups, start: Star
     assert groups.oom_kills("u1/a") == 0
     hog = start("u1/a", *python("b=bytearray(200<<20)"))
     assert hog.wait(20) == -signal.SIGKILL
-    eventually(lambda: groups.oom_kills("u1/a") == 1)
+    until(lambda: groups.oom_kills("u1/a") == 1)
     assert groups.oom_kills("u1/b") == 0
     assert groups.sample("u1/a").oom_kills == 1
     assert groups.sample("u1/a").memory_peak_bytes > 16 * MIB
@@ -336,9 +330,9 @@ def test_a_cpuset_holds(groups: Cgroups, start: Started) -> None:
 def test_use_is_measured(groups: Cgroups, start: Started) -> None:
     groups.create("u1/a")
     start("u1/a", *python("b=bytearray(b'x')*(40<<20)\nwhile True: pass"))
-    eventually(lambda: groups.sample("u1/a").cpu_usage_ns > 50_000_000)
+    until(lambda: groups.sample("u1/a").cpu_usage_ns > 50_000_000)
     if not any("memory" in words and "not given" in words for words in groups.lacks):
-        eventually(lambda: groups.sample("u1/a").memory_anon_bytes > 30 * MIB)
+        until(lambda: groups.sample("u1/a").memory_anon_bytes > 30 * MIB)
         assert groups.sample("u1/a").memory_bytes > 30 * MIB
         assert groups.sample("u1").memory_bytes > 30 * MIB
     assert groups.sample("u1").cpu_usage_ns > 50_000_000

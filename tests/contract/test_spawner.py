@@ -65,7 +65,7 @@ async def test_output_is_bounded(spawner: Spawner) -> None:
 
 
 async def test_a_grandchild_that_keeps_the_pipe_does_not_hold_us_up(spawner: Spawner) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         done = await spawner.run(Command(sh("sleep 1000 & echo $!"), ENV))
     os.kill(int(done.stdout), signal.SIGKILL)
 
@@ -203,7 +203,7 @@ async def test_those_that_should_die_with_the_daemon_do(tmp_path: Path) -> None:
         pidfds = [os.dup(process.pidfd) for process in (goes, dropped)]
         for process in (goes, dropped):
             os.close(process.pidfd)
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         for fd in pidfds:
             await trio.lowlevel.wait_readable(fd)
             os.close(fd)

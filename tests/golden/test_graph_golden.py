@@ -5,7 +5,6 @@ The first line may say what the caller says: ``#: target=name network=none ARG=v
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import attrs
@@ -17,6 +16,7 @@ from supervisor.build.dockerfile.recognise import load
 from supervisor.build.graph import Graph
 from supervisor.errors import BakehouseError
 from supervisor.oci.image import Execution, ImageConfig, execution_table
+from tests.support import golden
 
 CASES = sorted((Path(__file__).parent / "graph").glob("*.txt"))
 CUT = "\n---- becomes\n"
@@ -78,12 +78,7 @@ def answer(text: str) -> str:
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
 def test_becomes_as_written_down(path: Path) -> None:
-    text, _, wanted = path.read_text().partition(CUT)
-    found = answer(text) + "\n"
-    if os.environ.get("BAKEHOUSE_GOLDEN") == "write":
-        path.write_text(text + CUT + found)
-    else:
-        assert found == wanted
+    golden.check(path, CUT, answer)
 
 
 def test_keys_say_what_a_vertex_is() -> None:

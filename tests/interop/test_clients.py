@@ -19,7 +19,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from tests.support.accounts import People, User
+from tests.support.accounts import People, User, credentials
 from tests.support.daemon import REPOSITORY, Daemon
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -56,9 +56,7 @@ class Bench:
             text=True,
             check=False,
             timeout=CLIENT_SECONDS,
-            user=self.user.uid if self.user else None,
-            group=self.user.gid if self.user else None,
-            extra_groups=self.user.groups if self.user else None,
+            **credentials(self.user),
         )
         assert done.returncode == 0, (
             f"{argv[0]} ended with {done.returncode}\n{done.stdout}{done.stderr}"

@@ -9,19 +9,19 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
 import pytest
 
-from tests.support.accounts import People, User
+from tests.support.accounts import People, User, credentials
 from tests.support.compose import Project, free_port, give_plugin, plugin, standalone
 from tests.support.daemon import REPOSITORY, Daemon
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -29,7 +29,6 @@ OTHER_ENGINE = os.environ.get("BAKEHOUSE_TEST_ENGINE")
 BASE = "debian:bookworm"
 PACKAGES = ("python3-redis", "redis-server")
 BASE_KEPT = REPOSITORY / "var" / "cache" / "guestbook-base.tar"
-AGAIN_SECONDS = 30.0
 
 
 @attrs.frozen
@@ -59,9 +58,7 @@ def host(request: pytest.FixtureRequest, two_users: People) -> Host:
             stdin=base,
             check=True,
             capture_output=True,
-            user=made.user.uid if made.user else None,
-            group=made.user.gid if made.user else None,
-            extra_groups=made.user.groups if made.user else None,
+            **credentials(made.user),
         )
     return made
 
@@ -124,7 +121,7 @@ def test_a_project_is_made_and_grows(guestbook: Project) -> None:
     assert [len(guestbook.containers(one)) for one in ("web", "store", "worker")] == [1, 1, 1]
     assert "healthy" in guestbook("ps")
     _write(guestbook, "first words")
-    _until(lambda: "first words (2 words" in _page(guestbook))
+    until(lambda: "first words (2 words" in _page(guestbook))
     assert "read 'first words'" in guestbook("logs", "worker")
     assert guestbook("exec", "-T", "store", "redis-cli", "llen", "read").strip() == "1"
     assert guestbook("run", "--rm", "reader").split()[-1] == "1"
@@ -135,7 +132,7 @@ def test_a_project_is_made_and_grows(guestbook: Project) -> None:
     assert set(worker) < set(many)
     for number in range(9):
         _write(guestbook, f"note {number}")
-    _until(lambda: _entries(guestbook) == 10)
+    until(lambda: _entries(guestbook) == 10)
 
 
 def test_a_project_is_changed_where_its_files_are(guestbook: Project) -> None:
@@ -143,19 +140,19 @@ def test_a_project_is_changed_where_its_files_are(guestbook: Project) -> None:
     web, store = guestbook.containers("web"), guestbook.containers("store")
     _write(guestbook, "kept")
     guestbook("restart", "web", "store")
-    _until(lambda: _entries(guestbook) == 1)
+    until(lambda: _entries(guestbook) == 1)
     assert guestbook.containers("web") == web
 
     guestbook.settings["TITLE"] = "Second edition"
     guestbook("up", "--detach")
-    _until(lambda: "<h1>Second edition</h1>" in _page(guestbook))
+    until(lambda: "<h1>Second edition</h1>" in _page(guestbook))
     assert guestbook.containers("web") != web, "it was made anew"
     assert guestbook.containers("store") == store, "it was left alone"
 
     source = guestbook.directory / "web" / "web.py"
     source.write_text(source.read_text().replace("<h1>{title}", "<h1>{title}!"))
     guestbook("up", "--detach", "--build")
-    _until(lambda: "<h1>Second edition!</h1>" in _page(guestbook))
+    until(lambda: "<h1>Second edition!</h1>" in _page(guestbook))
     assert guestbook.containers("store") == store
     assert _entries(guestbook) == 1
 
@@ -163,15 +160,15 @@ def test_a_project_is_changed_where_its_files_are(guestbook: Project) -> None:
 def test_a_project_ends_and_comes_back_until_its_volume_goes(guestbook: Project) -> None:
     guestbook("up", "--build", "--detach")
     _write(guestbook, "kept")
-    _until(lambda: _entries(guestbook) == 1)
+    until(lambda: _entries(guestbook) == 1)
     guestbook("stop")
     assert not _page(guestbook)
     guestbook("start")
-    _until(lambda: _entries(guestbook) == 1)
+    until(lambda: _entries(guestbook) == 1)
     guestbook("down")
     assert len(_left_of(guestbook)) == 1, "the volume"
     guestbook("up", "--detach")
-    _until(lambda: _entries(guestbook) == 1)
+    until(lambda: _entries(guestbook) == 1)
     guestbook("down", "--volumes")
     assert _left_of(guestbook) == []
 
@@ -193,17 +190,10 @@ def _entries(guestbook: Project) -> int:
 
 
 def _write(guestbook: Project, text: str) -> None:
-    _until(lambda: bool(_page(guestbook)))
+    until(lambda: bool(_page(guestbook)))
     data = urllib.parse.urlencode({"text": text}).encode()
     with urllib.request.urlopen(_url(guestbook), data, timeout=5) as answer:
         assert answer.status == 200
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + AGAIN_SECONDS
-    while not holds():
-        assert time.monotonic() < until, "it did not come to that"
-        time.sleep(0.1)
 
 
 def _left_of(guestbook: Project) -> list[str]:

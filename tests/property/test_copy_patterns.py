@@ -27,9 +27,9 @@ def test_stars_and_marks_are_the_shells(pattern: str, name: str) -> None:
 
 
 def test_no_pattern_takes_long() -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     assert not compiled("*a" * 100 + "b").match("a" * 255)
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 1
 
 
 def test_classes_and_escapes() -> None:

@@ -137,10 +137,10 @@ def test_a_needed_variable_is_named() -> None:
     ],
 )
 def test_no_word_takes_long(word: str) -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     for work in (shell.expand, shell.expand_words):
         try:
             assert work(word, {"v": "a" * 20_000})
         except InvalidArgument:
             continue
-    assert time.perf_counter() - start < 10
+    assert time.thread_time() - start < 10

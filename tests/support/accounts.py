@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypedDict
 
 import attrs
 
@@ -34,6 +35,28 @@ class People:
     ada: User
     bob: User
     eve: User
+
+
+class Credentials(TypedDict):
+    """As whom :class:`subprocess.Popen` starts a command."""
+
+    user: int | None
+    group: int | None
+    extra_groups: tuple[int, ...] | None
+
+
+def credentials(user: User | None) -> Credentials:
+    """Those of ``user``, or of whoever runs the tests."""
+    if user is None:
+        return Credentials(user=None, group=None, extra_groups=None)
+    return Credentials(user=user.uid, group=user.gid, extra_groups=user.groups)
+
+
+def as_user(user: User, *argv: str) -> subprocess.CompletedProcess[str]:
+    """A command on the host, as ``user``; whether it fails is the caller's business."""
+    return subprocess.run(
+        argv, **credentials(user), capture_output=True, check=False, text=True, cwd="/"
+    )
 
 
 @contextmanager

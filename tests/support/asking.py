@@ -9,7 +9,7 @@ import sys
 
 import attrs
 
-from tests.support.accounts import User
+from tests.support.accounts import User, credentials
 from tests.support.daemon import Daemon
 
 _ASK = """
@@ -89,9 +89,7 @@ def _as_user(daemon: Daemon, user: User, request: bytes, seconds: float) -> byte
         input=request,
         capture_output=True,
         check=False,
-        user=user.uid,
-        group=user.gid,
-        extra_groups=user.groups,
+        **credentials(user),
         cwd="/",
     )
     if not done.stdout:

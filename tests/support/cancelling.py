@@ -28,7 +28,7 @@ from supervisor.linux.spawner import Spawner
 
 POINTS_MAX = 25
 EVERY = os.environ.get("BAKEHOUSE_CANCEL_POINTS") == "all"
-SETTLE_SECONDS = 5.0
+SETTLE_SECONDS = 15.0
 
 Operation = Callable[[], Awaitable[object]]
 Check = Callable[[bool], Awaitable[None]]

@@ -28,7 +28,7 @@ from pathlib import Path
 
 import attrs
 
-from tests.support.accounts import User
+from tests.support.accounts import User, credentials
 
 AGAIN_SECONDS = 20.0
 STEP_SECONDS = "25"
@@ -139,7 +139,5 @@ def _run(
         text=True,
         errors="replace",
         check=False,
-        user=user.uid if user else None,
-        group=user.gid if user else None,
-        extra_groups=user.groups if user else None,
+        **credentials(user),
     )

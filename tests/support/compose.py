@@ -12,7 +12,7 @@ from pathlib import Path
 
 import attrs
 
-from tests.support.accounts import User
+from tests.support.accounts import User, credentials
 from tests.support.daemon import REPOSITORY
 
 PLUGINS = (
@@ -70,9 +70,7 @@ class Project:
             errors="replace",
             check=False,
             timeout=COMPOSE_SECONDS,
-            user=self.user.uid if self.user else None,
-            group=self.user.gid if self.user else None,
-            extra_groups=self.user.groups if self.user else None,
+            **credentials(self.user),
         )
         assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout

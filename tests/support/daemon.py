@@ -20,7 +20,7 @@ import attrs
 import docker
 
 from supervisor.config import Config
-from tests.support.accounts import User
+from tests.support.accounts import User, credentials
 from tests.support.zygote import Forked, Zygote
 
 READY_SECONDS = 30.0
@@ -176,9 +176,7 @@ class Daemon:
             check=False,
             timeout=120,
             cwd=user.home if user else "/",
-            user=user.uid if user else None,
-            group=user.gid if user else None,
-            extra_groups=user.groups if user else None,
+            **credentials(user),
         )
         result = subprocess.CompletedProcess(
             argv,

@@ -23,7 +23,7 @@ from tests.support.daemon import Daemon
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 PORT, TAKEN = 18_571, 18_572
-SETTLE_SECONDS = 5.0
+SETTLE_SECONDS = 20.0
 
 
 @attrs.frozen

@@ -52,7 +52,7 @@ async def test_an_image_is_made_published_and_kept(tmp_path: Path) -> None:
         assert shared.config.config.cmd == ("bash",)
         root = world.store.layers.path(shared.layers[0])
         assert (root / "usr/bin/python3").is_symlink()
-        with trio.fail_after(2):
+        with trio.fail_after(10):
             await world.store.bootstrap.bootstrap(ROOT_IDENTITY, "debian:bookworm")
 
 

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import attrs
 import pytest
 
 from tests.support.accounts import People, User
 from tests.support.daemon import Daemon
+from tests.support.host_python import MOUNTS, PYTHON
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-MOUNTS = tuple(
-    word
-    for path in ("/usr", "/lib", "/lib64")
-    if Path(path).exists()
-    for word in ("-v", f"{path}:{path}:ro")
-)
-PYTHON = ("/usr/bin/python3", "-I", "-S", "-c")
 LOOK_UP = """
 import socket, sys
 try:

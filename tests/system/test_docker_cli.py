@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from docker import DockerClient
 
 from tests.support.accounts import People, User
 from tests.support.daemon import Daemon
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
@@ -245,7 +246,7 @@ def test_exec(docker: Docker) -> None:
     assert docker("exec -u www -w /tmp -e A=b web sh -c 'id -u; pwd; echo $A'") == "33\n/tmp\nb\n"
     docker("exec web sh -c 'exit 4'", code=4)
     docker("exec --detach web touch /by-exec")
-    _until(lambda: docker("exec web ls /") != "" and "by-exec" in docker("exec web ls /"))
+    until(lambda: docker("exec web ls /") != "" and "by-exec" in docker("exec web ls /"))
     for line, code, told in (
         ("nosuch", 127, "executable file not found"),
         ("/etc", 126, "permission denied"),
@@ -253,13 +254,6 @@ def test_exec(docker: Docker) -> None:
         assert told in docker(f"exec web {line}", code=code)
     assert "unable to find user" in docker("exec -u nobody-here web true", code=126)
     assert "No such file or directory" in docker("exec -w /nope web true", code=126)
-
-
-def _until(holds: Callable[[], bool]) -> None:
-    until = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def test_logs(docker: Docker) -> None:
@@ -338,7 +332,7 @@ def test_what_ends_with_its_container(docker: Docker) -> None:
     docker("run --rm -d --name web -v /anonymous -v named:/data busybox sleep 100")
     volumes = set(docker("volume ls --quiet").split())
     docker("kill web")
-    _until(lambda: docker("ps --all --quiet") == "")
+    until(lambda: docker("ps --all --quiet") == "")
     assert "named" in volumes
     assert len(volumes - set(docker("volume ls --quiet").split())) == 1, "the anonymous one"
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,11 +13,11 @@ from tests.support.accounts import People
 from tests.support.archives import docker_archive, tar_of
 from tests.support.asking import ask
 from tests.support.daemon import Daemon, new_daemon
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 DISK_BYTES = 48 << 20
-FREED_SECONDS = 10.0
 TAR = "application/x-tar"
 
 
@@ -50,16 +49,6 @@ def kept(daemon: Daemon) -> list[str]:
     return sorted(map(str, found))
 
 
-def soon(holds: Callable[[], bool]) -> bool:
-    """What is thrown away is cleared away beside everything else; wait for it."""
-    until = time.monotonic() + 10
-    while not holds():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 @pytest.mark.parametrize("way", ["import", "load", "build"])
 def test_what_is_too_large_is_told_and_leaves_nothing(
     cramped: Daemon, two_users: People, way: str
@@ -85,7 +74,7 @@ def test_what_is_too_large_is_told_and_leaves_nothing(
         assert "no space is left on the daemon's disk" in answer.message
         assert "make room" in answer.message
     assert kept(cramped) == before
-    assert soon(lambda: room - free_bytes(cramped) < 1 << 20), "the room is not given back"
+    until(lambda: room - free_bytes(cramped) < 1 << 20, "the room is not given back")
     assert "large" not in cramped.docker("images", user=ada).stdout
 
 
@@ -114,10 +103,8 @@ def test_a_full_disk_stops_nobody_from_making_room(cramped: Daemon, two_users: P
     cramped.docker("kill", "hog", user=ada)
     assert cramped.docker("wait", "hog", user=ada).stdout == "137\n"
     cramped.docker("rm", "hog", user=ada)
-    until = time.monotonic() + FREED_SECONDS  # what is removed is cleared away behind the answer
-    while free_bytes(cramped) < DISK_BYTES // 4:
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    # What is removed is cleared away behind the answer.
+    until(lambda: free_bytes(cramped) >= DISK_BYTES // 4)
     assert cramped.docker("run", "--rm", "busybox", "echo", "on", user=ada).stdout == "on\n"
     assert_whole_journal(cramped)
     assert cramped.close() == [f"mount {cramped.data_root}"], "more than the test made"

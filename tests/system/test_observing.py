@@ -13,6 +13,7 @@ from docker.errors import APIError
 from tests.support.accounts import People
 from tests.support.asking import ask
 from tests.support.daemon import Daemon
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.root
 
@@ -172,9 +173,7 @@ def test_top_shows_as_ps_does(shop: Daemon, two_users: People) -> None:
         told = shop.docker("top", "web-1", *words, user=ada).stdout
         return [line.split(maxsplit=1) for line in told.splitlines()]
 
-    until = time.monotonic() + 5
-    while len(top()) < 4 and time.monotonic() < until:
-        time.sleep(0.05)
+    until(lambda: len(top()) == 4)
     assert len(top()) == len(top("aux")) == len(top("-o", "pid,args")) == 4
     forest = top("axf", "-o", "pid,cmd")
     assert [row[1].split()[-1] for row in forest[1:]].count("200") >= 1

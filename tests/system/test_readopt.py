@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import Daemon
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-SETTLE_SECONDS = 10.0
 COUNT = "i=0; while [ $i -lt 40 ]; do echo line$i; i=$((i+1)); sleep 0.12; done; exit 7"
 WAIT = "until [ -e /go ]; do sleep 0.05; done; exit 5"
 
@@ -30,13 +30,6 @@ def engine(daemon: Daemon) -> Iterator[Daemon]:
     with closing(daemon.client()) as client:
         for container in client.containers.list(all=True):
             container.remove(force=True)
-
-
-def until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SETTLE_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def inspected(daemon: Daemon, name: str) -> dict[str, object]:

@@ -36,7 +36,7 @@ async def test_a_client_that_left_is_seen_without_reading(
         await client.send_all(b"unread")
         if half_closed_before:
             await client.send_eof()
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             async with while_client_stays(stream) as left:
                 await client.aclose()
                 await trio.sleep(10)

@@ -51,7 +51,7 @@ async def test_who_is_quiet_rests_until_it_is_written_to(watches: WriteWatches, 
         await watches.wait()
     assert quiet.cancelled_caught
     write(log)
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         await watches.wait()
     tending.rouse()
     assert not tending.rests(log)

@@ -135,7 +135,7 @@ async def test_following_sees_what_is_written_and_rotations_take_nothing_away(
         done.set()
 
     async def until(*numbers: int) -> None:
-        with trio.fail_after(5):
+        with trio.fail_after(20):
             while b"".join(seen) != told(*numbers):
                 await trio.sleep(0.01)
 
@@ -153,5 +153,5 @@ async def test_following_sees_what_is_written_and_rotations_take_nothing_away(
         log.write_text(line(number))
     await until(0, 1, 2, 3, 4, 5, 6)
     over.set()
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         await done.wait()
