@@ -165,8 +165,9 @@ class Subscriber:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self.events.append(json.loads(line))
+        with self._process.stdout as told:
+            for line in told:
+                self.events.append(json.loads(line))
 
     def until_it_follows(self) -> None:
         until = time.monotonic() + SETTLE_SECONDS

@@ -23,6 +23,8 @@ from tests.support.daemon import Daemon
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 PORT, TAKEN = 18_571, 18_572
+HURT = Path(f"/tmp/bakehouse-hurt-{os.getpid()}")
+"""Where nothing of an archive may come to lie."""
 SETTLE_SECONDS = 20.0
 
 
@@ -271,8 +273,9 @@ def archive_with(member: tarfile.TarInfo) -> bytes:
 
 
 def hostile_members() -> dict[str, bytes]:
-    climbing, link, through = (tarfile.TarInfo(name) for name in ("../../x", "l", "l/x"))
-    link.type, link.linkname = tarfile.SYMTYPE, "/tmp"
+    names = (f"../../{HURT.name}", "l", f"l/{HURT.name}")
+    climbing, link, through = map(tarfile.TarInfo, names)
+    link.type, link.linkname = tarfile.SYMTYPE, str(HURT.parent)
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as tar:
         tar.addfile(link)
@@ -308,4 +311,4 @@ def test_archives_made_to_hurt_leave_nothing(
     elif not (name == "through a link" and answer.status == 200):  # harmless where it is confined
         assert answer.status == 400, answer
         assert_unchanged(ready, before)
-    assert not Path("/tmp/x").exists()
+    assert not HURT.exists()
