@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.daemon import Daemon
+from tests.support.holdings import mounts
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
@@ -56,14 +57,7 @@ def begin(daemon: Daemon, *arguments: str) -> subprocess.Popen[bytes]:
 
 def mounted(daemon: Daemon) -> list[str]:
     """The root file systems that are mounted in the daemon's own mount namespace."""
-    pin = daemon.run_root / "pins" / "mnt"
-    told = subprocess.run(
-        ["nsenter", f"--mount={pin}", "cat", "/proc/self/mountinfo"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    return [line.split()[4] for line in told.splitlines() if "/rootfs/" in line.split()[4]]
+    return [place for place, _ in mounts(daemon) if "/rootfs/" in place]
 
 
 def layers(daemon: Daemon) -> set[str]:

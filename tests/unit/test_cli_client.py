@@ -20,6 +20,7 @@ from supervisor.cli.commands import bakehouse
 from supervisor.cli.connection import Request, ask, find_socket
 from supervisor.cli.context import find_context, tar_pieces
 from supervisor.errors import Conflict, Internal, InvalidArgument, NotFound, Unavailable
+from tests.support.serving import serving_at
 
 
 @asynccontextmanager
@@ -40,13 +41,8 @@ async def answering(
         await stream.send_all(answer)
         await stream.aclose()
 
-    listening = trio.socket.socket(trio.socket.AF_UNIX)
-    await listening.bind(str(folder / "socket"))
-    listening.listen(1)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, serve, [trio.SocketListener(listening)])
+    async with serving_at(folder / "socket", serve):
         yield heard
-        nursery.cancel_scope.cancel()
 
 
 def http(status: str, body: bytes) -> bytes:

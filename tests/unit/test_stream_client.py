@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from protocol.client import StreamLostError, open_stream
+from tests.support.serving import serving_at
 
 SOON_SECONDS = 5
 
@@ -19,13 +20,8 @@ async def test_a_server_that_hangs_up_is_not_waited_for(tmp_path: Path, heard_fi
             await stream.receive_some()
         await stream.aclose()
 
-    listening = trio.socket.socket(trio.socket.AF_UNIX)
-    await listening.bind(str(tmp_path / "socket"))
-    listening.listen(1)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, hang_up, [trio.SocketListener(listening)])
+    async with serving_at(tmp_path / "socket", hang_up):
         with trio.fail_after(SOON_SECONDS):
             with pytest.raises(StreamLostError, match=r"hung up|did not answer|ended"):
                 async with open_stream(tmp_path / "socket"):
                     pass
-        nursery.cancel_scope.cancel()
