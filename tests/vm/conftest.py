@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support.vm import layers
-from tests.support.vm.cache import REPOSITORY
+from tests.support.vm.cache import REPOSITORY, Entry
 from tests.support.vm.channel import SilentMachineError
 from tests.support.vm.machine import Machine
 from tests.support.vm.recipe import missing
@@ -46,24 +45,36 @@ def pytest_runtest_makereport(
 @pytest.fixture
 def bare_machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """A machine that has just booted, with the checkout below /srv and nothing of it installed."""
-    with _machine(request, request.node) as machine:
-        yield machine
+    yield from _machine(request, layers.booted())
 
 
 @pytest.fixture(scope="module")
 def bare_module_machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """The same for all tests of a module, which see what the earlier ones did."""
-    with _machine(request, request.node) as machine:
-        yield machine
+    yield from _machine(request, layers.booted())
 
 
-@contextmanager
-def _machine(request: pytest.FixtureRequest, node: pytest.Item) -> Iterator[Machine]:
-    """A machine; its console and its journal are kept when a test of ``node`` has failed."""
-    name = re.sub(r"[^\w-]+", "-", node.name)
-    with layers.restore(layers.current(), name) as machine:
+@pytest.fixture
+def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """A machine on which the checkout is installed and its daemon runs; ada and bob may use it, eve may not.
+
+    There is ``busybox``, for everybody.
+    """
+    yield from _machine(request, layers.installed())
+
+
+@pytest.fixture(scope="module")
+def module_machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """The same for all tests of a module, which see what the earlier ones did."""
+    yield from _machine(request, layers.installed())
+
+
+def _machine(request: pytest.FixtureRequest, layer: Entry) -> Iterator[Machine]:
+    """A machine; its console and its journal are kept when a test that had it has failed."""
+    name = re.sub(r"[^\w-]+", "-", request.node.name)
+    with layers.restore(layer, name) as machine:
         yield machine
-        failed = node.stash.get(FAILED, False)
+        failed = request.node.stash.get(FAILED, False)
         if failed:
             _keep_journal(machine, request)
     if not failed:

@@ -79,7 +79,7 @@ def test_nothing_of_another_test_is_here(bare_machine: Machine) -> None:
 SCRIPT = """\
     import os, signal
     from tests.support.vm import layers
-    machine = layers.restore(layers.current(), "killed")
+    machine = layers.restore(layers.booted(), "killed")
     print(machine.qemu.process.pid, machine.console, flush=True)
     signal.pause()
 """

@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,7 @@ import attrs
 
 REPOSITORY = Path(__file__).parents[3]
 # How many of each kind stay; what a machine runs from stays until it ends, whatever is removed.
-KEPT = {"image": 2, "booted": 2, "installed": 3, "checkout": 8, "wheels": 2}
+KEPT = {"image": 2, "booted": 2, "installed": 3, "checkout": 8, "wheels": 2, "releases": 3}
 
 
 def directory() -> Path:
@@ -50,6 +51,11 @@ class Entry:
         """Its directory."""
         return directory() / f"{self.kind}-{self.key}"
 
+    @property
+    def identity(self) -> str:
+        """Names this very making of it: what stands on it is no more once it is made anew."""
+        return (self.path / "identity").read_text()
+
     @contextlib.contextmanager
     def used(self) -> Iterator[Path]:
         """Its directory, which stays while in here."""
@@ -68,6 +74,7 @@ class Entry:
                 making.mkdir(parents=True)
                 try:
                     make(making)
+                    (making / "identity").write_text(uuid.uuid4().hex)
                     making.rename(self.path)
                 finally:
                     shutil.rmtree(making, ignore_errors=True)
@@ -82,14 +89,15 @@ class Entry:
             yield
 
     def _prune(self) -> None:
-        """Remove the least used of its kind, as far as nobody starts from them just now."""
-        found = [path for path in directory().glob(f"{self.kind}-*") if not path.suffix]
-        found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in found[KEPT[self.kind] :]:
-            other = Entry(self.kind, path.name.removeprefix(f"{self.kind}-"))
+        """Remove the least used of its kind, and what was never finished, as far as nobody is at it just now."""
+        found = list(directory().glob(f"{self.kind}-*"))
+        whole = [path for path in found if not path.suffix]
+        whole.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        unfinished = [path for path in found if path.suffix == ".making"]
+        for path in (*whole[KEPT[self.kind] :], *unfinished):
+            other = Entry(self.kind, path.stem.removeprefix(f"{self.kind}-"))
             with contextlib.suppress(BlockingIOError), other._locked(fcntl.LOCK_EX | fcntl.LOCK_NB):
                 shutil.rmtree(path)
-                path.with_suffix(".lock").unlink()
 
 
 @cache
