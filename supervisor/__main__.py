@@ -19,7 +19,7 @@ from supervisor.errors import BakehouseError, Unavailable
 from supervisor.linux.journald import JournalHandler
 from supervisor.linux.spawner import start_spawner
 from supervisor.linux.syscall import share_one_heap
-from supervisor.linux.systemd import NOBODY, ServiceManager, take_over
+from supervisor.linux.systemd import NOBODY, ServiceManager, check_mounts, take_over
 
 SWITCH_SECONDS = 0.0005
 """How long a thread that has done its system call waits for the interpreter: every hop of ours ends with that wait."""
@@ -39,6 +39,7 @@ def main(words: Sequence[str] | None = None) -> int:
         config = read_settings(words)
         if os.geteuid() != 0:
             raise Unavailable("cannot start bakehoused: it has to be root", hint="sudo bakehoused")
+        check_mounts(manager)
         if faults.arm(os.environ, installed=not config.instance_tag):
             logging.warning("fault points are armed: this daemon dies when it is told to")
         config.run_root.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import contextlib
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from supervisor.linux import syscall
@@ -43,7 +43,7 @@ def enter(run_root: Path) -> None:
         syscall.mount(str(pins), str(pins), flags=syscall.MS_BIND)
         syscall.mount("", str(pins), flags=syscall.MS_PRIVATE)
     pin.touch(mode=0o600)
-    with _left_behind(pin):
+    with _left_behind(pin) as pin_it:
         syscall.unshare(syscall.CLONE_NEWNS)
         syscall.mount("", "/", flags=syscall.MS_REC | syscall.MS_SLAVE)
         if (UNIFIED, "cgroup2") in set(mounts()):
@@ -53,6 +53,7 @@ def enter(run_root: Path) -> None:
             own = run_root / OWN_UNIFIED
             own.mkdir(mode=0o700, exist_ok=True)
             syscall.mount("cgroup2", str(own), "cgroup2", flags, ",".join(cgroup2_options()))
+        _pin_on_some_processor(pin, pin_it)
 
 
 def leave_nothing(run_root: Path, host_mounts_fd: int) -> None:
@@ -116,27 +117,62 @@ def _namespace_at(pin: Path) -> int | None:
     return fd
 
 
+def _pin_on_some_processor(pin: Path, pin_it: Callable[[], int]) -> None:
+    """Pin this process's mount namespace, if need be another copy of it.
+
+    The kernel lets a mount namespace be pinned only in an older one, which it tells by their ids. Since 6.18 each processor
+    gives these out of a batch of its own, so that a younger namespace may have a lower id: then one made on the processor
+    on which the other was made has a higher one again.
+    """
+    allowed = os.sched_getaffinity(0)
+    failure = pin_it()
+    try:
+        for processor in range(os.cpu_count() or 1):
+            if failure != errno.EINVAL:
+                break
+            with contextlib.suppress(OSError):  # it is not ours to run on
+                os.sched_setaffinity(0, {processor})
+            syscall.unshare(syscall.CLONE_NEWNS)
+            failure = pin_it()
+    finally:
+        os.sched_setaffinity(0, allowed)
+    if failure:
+        why = f"the mount namespace could not be pinned: {os.strerror(failure)}"
+        raise OSError(failure, why, str(pin))
+
+
 @contextlib.contextmanager
-def _left_behind(pin: Path) -> Iterator[None]:
-    """Leave a child in the host's namespace; once the body has made M, it pins it."""
+def _left_behind(pin: Path) -> Iterator[Callable[[], int]]:
+    """Leave a child in the host's namespace, which pins ours there each time it is told to: 0, or the errno."""
     parent = os.getpid()
-    go_read, go_write = os.pipe()
+    order, give_order = os.pipe()
+    answer, give_answer = os.pipe()
     child = os.fork()
     if child == 0:
-        code = 1
         try:
-            os.close(go_write)
-            if os.read(go_read, 1):
-                syscall.mount(f"/proc/{parent}/ns/mnt", str(pin), flags=syscall.MS_BIND)
-                code = 0
+            os.close(give_order)
+            while os.read(order, 1):
+                os.write(give_answer, bytes([_pinned(parent, pin)]))
         finally:
-            os._exit(code)
-    os.close(go_read)
+            os._exit(0)
+    os.close(order)
+    os.close(give_answer)
+
+    def pin_it() -> int:
+        os.write(give_order, b"!")
+        return (os.read(answer, 1) or bytes([errno.EIO]))[0]
+
     try:
-        yield
-        os.write(go_write, b"!")
+        yield pin_it
     finally:
-        os.close(go_write)
-        _, status = os.waitpid(child, 0)
-    if status:
-        raise OSError(errno.EIO, "the mount namespace could not be pinned", str(pin))
+        os.close(give_order)
+        os.close(answer)
+        os.waitpid(child, 0)
+
+
+def _pinned(process: int, pin: Path) -> int:
+    try:
+        syscall.mount(f"/proc/{process}/ns/mnt", str(pin), flags=syscall.MS_BIND)
+    except OSError as failure:
+        return failure.errno or errno.EIO
+    return 0

@@ -15,10 +15,11 @@ import os
 import socket
 import time
 from collections.abc import MutableMapping
+from pathlib import Path
 
 import attrs
 
-from supervisor.errors import InvalidArgument
+from supervisor.errors import InvalidArgument, Unavailable
 
 FIRST_FD = 3
 SOCKETS_MAX = 64
@@ -47,11 +48,13 @@ class ServiceManager:
         sockets: The activated ones, by the names its unit gives them; in its order.
         watchdog_seconds: It ends us when it hears nothing of us for that long; 0 when it does not.
         journal: The standard error we were given is the journal's.
+        unit: It started us as a unit, in whatever surroundings that has.
     """
 
     sockets: tuple[tuple[str, socket.socket], ...] = ()
     watchdog_seconds: float = 0.0
     journal: bool = False
+    unit: bool = False
     _address: str | bytes | None = None
     _silent: bool = False
 
@@ -126,8 +129,33 @@ def take_over(environ: MutableMapping[str, str]) -> ServiceManager:
         sockets=_sockets(said["LISTEN_FDS"], said["LISTEN_FDNAMES"]) if for_us else (),
         watchdog_seconds=_count(said["WATCHDOG_USEC"]) / MICROSECONDS if watched else 0.0,
         journal=is_journal(said["JOURNAL_STREAM"], fd=2),
+        unit=bool(said["INVOCATION_ID"]),
         address=_address(said["NOTIFY_SOCKET"]),
     )
+
+
+def check_mounts(manager: ServiceManager, process: Path = Path("/proc/1")) -> None:
+    """Refuse a unit with a mount namespace of its own.
+
+    Such a namespace goes with each daemon, and in it the way back to the containers' root file systems: the next daemon
+    would find containers that run, and nothing of what they stand on.
+
+    Args:
+        manager: Who started us.
+        process: One that has the host's mounts.
+
+    Raises:
+        Unavailable: It has one.
+    """
+    if not manager.unit:
+        return
+    own, hosts = (Path(each, "ns/mnt").stat() for each in ("/proc/self", process))
+    if (own.st_dev, own.st_ino) != (hosts.st_dev, hosts.st_ino):
+        raise Unavailable(
+            "cannot start bakehoused: its unit has a mount namespace of its own, which would end with it",
+            hint="leave PrivateTmp=, PrivateMounts=, ProtectSystem=, ProtectHome=, ReadOnlyPaths= and the like "
+            "out of bakehouse.service",
+        )
 
 
 def is_journal(told: str, fd: int) -> bool:
