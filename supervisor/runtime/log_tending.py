@@ -35,8 +35,9 @@ async def tend_logs(containers: Containers) -> None:
     with closing(WriteWatches()) as watches:
         tending = Tending(watches)
         while True:
-            await trio.sleep(TENDING_SECONDS)
+            # Before the pause: a start that is told just before a look is known to its container just after.
             seen = events.last_seq
+            await trio.sleep(TENDING_SECONDS)
             tending.rouse()
             wanted = [
                 (keeper, settings)
