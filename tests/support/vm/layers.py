@@ -25,7 +25,7 @@ from tests.support.vm.recipe import recipe, run
 CONSOLES = REPOSITORY / "var" / "log" / "vm"
 INSTALL_SECONDS = 900.0
 MEMBERS = ("ada", "bob")
-LATER = "/var/lib/later-release"
+LATER = "/srv/later"
 QEMU = Path(__file__).with_name("qemu.py")
 
 
@@ -89,13 +89,13 @@ def _wait_for_boot(machine: Machine) -> None:
 
 def _install(machine: Machine) -> None:
     """As an administrator would, but with the release made before: deploy/install finds that it is there."""
-    machine.run(
-        f"mkdir -p /opt/bakehouse && cp -a /srv/opt /opt/bakehouse/releases && cp -a /srv/later {LATER}"
-    )
+    copy = "mkdir -p /opt/bakehouse && cp -a /srv/opt /opt/bakehouse/releases"
+    machine.run(copy, seconds=INSTALL_SECONDS)
     machine.run(f"{CHECKOUT}/deploy/install --wheels {WHEELS}", seconds=INSTALL_SECONDS)
     for user in MEMBERS:
         machine.run(f"usermod --append --groups bakehouse {user}")
-    machine.run("systemctl start bakehouse || (journalctl -b -u bakehouse; false)")
+    start = "systemctl start bakehouse || (journalctl -b -u bakehouse; false)"
+    machine.run(start, seconds=INSTALL_SECONDS)
     machine.run("docker import - busybox", input_=busybox_tar())
     machine.run("bakehouse image publish busybox:latest busybox:latest")
     machine.run("umount /srv")
@@ -116,8 +116,12 @@ def _finish(machine: Machine, directory: Path, prepare: Callable[[Machine], None
 
 
 def restore(layer: Entry, name: str) -> Machine:
-    """A machine that goes on from ``layer``, with the checkout mounted; ``name`` is its console's."""
-    with layer.used() as snapshot, checkout().used() as brought:
+    """A machine that goes on from ``layer``, with the checkout mounted; ``name`` is its console's.
+
+    Beside the checkout of an installed machine are the releases that were made of it.
+    """
+    disk = checkout() if layer.kind == "booted" else disks.releases(recipe(REPOSITORY))
+    with layer.used() as snapshot, disk.used() as brought:
         boot = Entry("image", (snapshot / "image").read_text()).path
         system, memory = snapshot / "system.qcow2", snapshot / "memory"
         placed = Disks(boot, system, brought / "disk.img", memory, keep=False)
