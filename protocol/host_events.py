@@ -355,3 +355,25 @@ class MonitorVerdict(EventData):
     type = "monitor.verdict"
     verdict: str
     reason: str = ""
+
+
+@attrs.frozen
+class MonitorRelief(EventData):
+    """Something was done about pressure, or undone; the owner is whom it was done to, 0 for all.
+
+    Attributes:
+        step: ``hold builds``, ``lower weights``, ``reclaim``, ``freeze builds`` or ``end``.
+        reason: With the numbers.
+        what: The container or build step that was ended.
+        amount_bytes: What the owner's memory is held to.
+        undone: It was taken back: ``reason`` says how the host is now.
+        dry_run: It was decided and not done.
+    """
+
+    type = "monitor.relief"
+    step: str
+    reason: str = ""
+    what: str = ""
+    amount_bytes: int = 0
+    undone: bool = False
+    dry_run: bool = False

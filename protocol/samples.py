@@ -70,6 +70,49 @@ class Waiting:
 
 
 @attrs.frozen
+class QueuedWork:
+    """One start or build step that holds leave to work, or waits for it.
+
+    Attributes:
+        what: In words: ``container web``, ``step 3 of build ab12``.
+        kind: ``start`` or ``step``; each has a queue of its own.
+        seconds: For how long it has held its leave, or waited.
+        waiting: Whether it waits.
+        why: Why it waits, in words; empty for what does not.
+    """
+
+    owner: int
+    what: str
+    kind: str
+    seconds: float
+    waiting: bool
+    why: str = ""
+
+
+@attrs.frozen
+class Queue:
+    """Who works, who waits for what, and why.
+
+    Attributes:
+        verdict: Of the host, with its ``reason``.
+        relief: The steps of relief that stand, the mildest first.
+        work: What works first, then what waits, in the order in which it will be let in.
+        others: How much of other people's is left out.
+    """
+
+    verdict: str
+    reason: str
+    relief: tuple[str, ...] = ()
+    work: tuple[QueuedWork, ...] = ()
+    others: int = 0
+
+    def visible_to(self, uid: int) -> Queue:
+        """The queue as one person may see it: their own work, and how much there is of others'."""
+        own = tuple(each for each in self.work if each.owner == uid)
+        return attrs.evolve(self, work=own, others=self.others + len(self.work) - len(own))
+
+
+@attrs.frozen
 class HostSample:
     """The whole host at one moment, and who uses it.
 

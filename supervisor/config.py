@@ -236,6 +236,10 @@ class MonitorConfig:
         memory_full_percent_critical: PSI memory ``full avg10`` from which it is critical.
         io_full_percent_tight: PSI IO ``full avg10`` from which the host is tight.
         tickets_max: Starts and build steps at once; 0 means twice the processors.
+        relief: Do something about pressure on memory or disks, from the mildest: hold new build steps, lower the weights
+            of who is furthest above their share, reclaim their memory, freeze their builds, end the cheapest of what
+            they run.
+        relief_dry_run: Decide and tell it, and do nothing.
     """
 
     tick_seconds: float = 1.0
@@ -245,6 +249,8 @@ class MonitorConfig:
     memory_full_percent_critical: float = 20.0
     io_full_percent_tight: float = 60.0
     tickets_max: int = 0
+    relief: bool = True
+    relief_dry_run: bool = False
 
 
 @attrs.define

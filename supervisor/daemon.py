@@ -45,6 +45,7 @@ from supervisor.runtime.containers import Containers
 from supervisor.runtime.oci_runtime import OciRuntime, open_runtime
 from supervisor.runtime.opening import open_containers
 from supervisor.runtime.parts import Parts
+from supervisor.runtime.relief_hands import ReliefHands
 from supervisor.runtime.spec import DEFAULT_CAPABILITIES
 from supervisor.service.hangups import Hangups
 from supervisor.service.log_events import log_events
@@ -106,6 +107,7 @@ async def _ladder(
         containers = await opened("the containers", _containers(parts, manager))
         builds = await opened("the builds", open_builds(parts))
         parts.monitor.watch(partial(_census, containers, builds))
+        parts.monitor.equip(ReliefHands(parts.tree, parts.owners.limits))
         parts.store.images.watch_users(containers.using_image)
         facts = _host_facts(parts.runtime, parts.tree.cgroups, parts.database.epoch, started_ns)
         standing = partial(_standing, containers, builds)

@@ -162,6 +162,7 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("GET", "/bakehouse/v1/stream", USER, session.stream),
     ("GET", "/bakehouse/v1/whoami", USER, host.whoami),
     ("GET", "/bakehouse/v1/monitor", USER, host.monitor),
+    ("GET", "/bakehouse/v1/queue", USER, host.queue),
     ("GET", "/bakehouse/v1/health", USER, host.health),
     ("POST", "/bakehouse/v1/reload", ADMIN, host.reload),
     ("GET", "/bakehouse/v1/doctor", USER, own_view.doctor),

@@ -270,6 +270,20 @@ def top(context: click.Context, once: bool, as_json: bool) -> None:
 
 
 @bakehouse.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.pass_context
+def queue(context: click.Context, as_json: bool) -> None:
+    """Show which starts and build steps work, and which wait for what and why."""
+    import orjson
+
+    from supervisor.cli import queue as view
+    from supervisor.cli.connection import Request
+
+    answer = _fetch(context, Request("GET", "/bakehouse/v1/queue"))
+    click.echo(orjson.dumps(answer) if as_json else view.plain(answer), nl=as_json)
+
+
+@bakehouse.command()
 @click.pass_context
 def whoami(context: click.Context) -> None:
     """Tell who you are to the daemon."""

@@ -75,6 +75,13 @@ class FairQueue(Generic[T]):
             del self._ring[owner]
         return True
 
+    def in_turn(self) -> list[tuple[int, T]]:
+        """All that waits, in the order in which it would be served if everybody were eligible and nobody else came."""
+        copy: FairQueue[T] = FairQueue()
+        for owner, line in self._ring.items():
+            copy._ring[owner] = attrs.evolve(line, items=deque(line.items))
+        return list(iter(lambda: copy.pop(lambda _: True), None))
+
     def _credit_rounds(self, able: list[int]) -> int:
         """Credit whole rounds at once until somebody can pay; the first such in the ring."""
         lines = [self._ring[owner] for owner in able]

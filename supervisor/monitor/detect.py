@@ -36,12 +36,20 @@ class Level(enum.IntEnum):
         return self.name.lower()
 
 
+class Resource(enum.Enum):
+    """What is short."""
+
+    MEMORY = "memory"
+    DISKS = "disks"
+
+
 @attrs.frozen
 class Verdict:
-    """What the monitor thinks of the host, and why."""
+    """What the monitor thinks of the host, and why; of a calm one ``resource`` says nothing."""
 
     level: Level = Level.CALM
     reason: str = "no pressure on memory or disks"
+    resource: Resource = Resource.MEMORY
 
 
 CALM = Verdict()
@@ -80,7 +88,7 @@ def judge(series: Sequence[Figures], before: Verdict, config: MonitorConfig) -> 
     if not covered:
         return before
     if kept.level >= before.level:
-        return Verdict(before.level, f"easing: {kept.reason}")
+        return Verdict(before.level, f"easing: {kept.reason}", kept.resource)
     return max(fresh, kept, key=lambda verdict: verdict.level)
 
 
@@ -90,28 +98,30 @@ def assess(figures: Figures, config: MonitorConfig, factor: float) -> Verdict:
     marks = (
         (
             Level.CRITICAL,
+            Resource.MEMORY,
             figures.memory_full_percent,
             config.memory_full_percent_critical,
             "everything waited for memory",
         ),
         (
             Level.TIGHT,
+            Resource.MEMORY,
             figures.memory_some_percent,
             config.memory_some_percent_tight,
             "work waited for memory",
         ),
         (
             Level.TIGHT,
+            Resource.DISKS,
             figures.io_full_percent,
             config.io_full_percent_tight,
             "everything waited for disks",
         ),
     )
-    for level, value, mark, words in marks:
+    for level, resource, value, mark, words in marks:
         if value is not None and value >= mark * factor:
-            told.append(
-                Verdict(level, f"{words} {value:.0f} % of the last 10 s (mark: {mark:.0f} %)")
-            )
+            reason = f"{words} {value:.0f} % of the last 10 s (mark: {mark:.0f} %)"
+            told.append(Verdict(level, reason, resource))
     told.extend(_scarce(figures, factor))
     return max(told, key=lambda verdict: verdict.level, default=CALM)
 

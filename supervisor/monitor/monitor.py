@@ -19,7 +19,7 @@ import attrs
 import trio
 
 from protocol.events import MonitorVerdict
-from protocol.samples import HostSample
+from protocol.samples import HostSample, Queue
 from supervisor.config import MonitorConfig
 from supervisor.errors import BakehouseError, Unavailable
 from supervisor.events.journal import Events
@@ -27,6 +27,7 @@ from supervisor.linux import pressure
 from supervisor.linux.cgroup import Cgroups
 from supervisor.monitor import samples
 from supervisor.monitor.detect import CALM, FALL_SECONDS, Figures, Level, Verdict, judge
+from supervisor.monitor.relieving import Hands, Relief
 from supervisor.monitor.samples import GroupSample, Reading, Who
 from supervisor.monitor.tickets import Tickets
 from supervisor.tasks import in_thread
@@ -95,6 +96,9 @@ class Monitor:
         self._figures: deque[Figures] = deque(maxlen=config.history_samples_max)
         tickets_max = config.tickets_max or 2 * (os.cpu_count() or 1)
         self._tickets = Tickets(events, tickets_max, weight_of, self._rouse)
+        self._relief = Relief(
+            events, weight_of, self._tickets.hold_builds, dry_run=config.relief_dry_run
+        )
 
     def configure(self, config: MonitorConfig) -> None:
         """Look by other marks, and as often as they say, from the next look on."""
@@ -112,6 +116,10 @@ class Monitor:
     def watch(self, census: Census) -> None:
         """Ask ``census`` for the groups to look at: containers' and builds', by name of the group."""
         self._census = census
+
+    def equip(self, hands: Hands) -> None:
+        """Let ``hands`` do what is decided about owners' groups."""
+        self._relief.equip(hands)
 
     def ticket(
         self, owner: int, what: str, *, lasting: bool = False
@@ -135,6 +143,16 @@ class Monitor:
     def verdict(self) -> Verdict:
         """What the monitor thinks of the host."""
         return self._verdict
+
+    @property
+    def relief(self) -> tuple[str, ...]:
+        """The steps of relief that stand, the mildest first."""
+        return self._relief.standing
+
+    def queue(self) -> Queue:
+        """Who works, who waits for what, and why; everybody's."""
+        verdict = self._verdict
+        return Queue(verdict.level.word, verdict.reason, self.relief, self._tickets.work())
 
     async def sample(self, group: str) -> GroupSample:
         """Look at one group now.
@@ -195,6 +213,7 @@ class Monitor:
         return (
             self._readers > 0
             or self._verdict.level is not Level.CALM
+            or self._relief.active
             or self._tickets.count.waiting > 0
             or trio.current_time() < self._interest_until
         )
@@ -221,6 +240,8 @@ class Monitor:
             before, now = now, await self._read(self._census())
         self._looked_at = trio.current_time()
         await self._judge(now)
+        if self._config.relief:
+            await self._relief.consider(self._verdict, before, now, self._looked_at)
         sample = samples.host_sample(
             before, now, self._verdict.level.word, self._verdict.reason, self._tickets.count
         )

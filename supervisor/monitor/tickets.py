@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 
 import attrs
 import trio
 
 from protocol.events import AdmissionWait
-from protocol.samples import Waiting
+from protocol.samples import QueuedWork, Waiting
 from supervisor.errors import BakehouseError, ResourceExhausted
 from supervisor.events.journal import Events
 from supervisor.monitor.admission import FairQueue, may_start
-from supervisor.monitor.detect import CALM, Verdict
+from supervisor.monitor.detect import CALM, Level, Verdict
 
 LONG_WAIT_SECONDS = 2.0
 BRIEF_SECONDS_MAX = 5.0
@@ -33,6 +33,8 @@ WAITING_PER_OWNER_MAX = 1_000
 class _Waiter:
     """One who waits. ``granted``: the ticket is theirs, also if they no longer want it."""
 
+    what: str
+    since: float
     turn: trio.Event = attrs.field(factory=trio.Event)
     granted: Ticket | None = None
 
@@ -42,6 +44,7 @@ class Ticket:
     """One that was given; it counts until it is given back or lapses."""
 
     owner: int
+    what: str
     since: float
 
 
@@ -49,10 +52,12 @@ class Lane:
     """The tickets of one kind of work: who holds them, who waits.
 
     Attributes:
+        kind: What it is called.
         seconds_max: How long one counts.
     """
 
-    def __init__(self, tickets_max: int, seconds_max: float = math.inf) -> None:
+    def __init__(self, kind: str, tickets_max: int, seconds_max: float = math.inf) -> None:
+        self.kind = kind
         self.held: Counter[int] = Counter()
         self.held_total = 0
         self.seconds_max = seconds_max
@@ -60,19 +65,20 @@ class Lane:
         self.queue: FairQueue[_Waiter] = FairQueue()
         self._tickets_max = tickets_max
         self._verdict = CALM
+        self._on_hold = False
 
     def may_take(self, owner: int) -> bool:
         """Whether a ticket could be given to this owner now, were nobody else waiting."""
         return may_start(
-            self._verdict.level,
+            Level.CRITICAL if self._on_hold else self._verdict.level,
             held=self.held_total,
             held_by_owner=self.held[owner],
             tickets_max=self._tickets_max,
         )
 
-    def take(self, owner: int) -> Ticket:
+    def take(self, owner: int, what: str) -> Ticket:
         """The owner holds one more."""
-        ticket = Ticket(owner, trio.current_time())
+        ticket = Ticket(owner, what, trio.current_time())
         self._tickets[ticket] = None
         self.held[owner] += 1
         self.held_total += 1
@@ -104,18 +110,36 @@ class Lane:
         self._verdict = verdict
         self.serve()
 
+    def hold(self, held: bool) -> None:
+        """Give out one at a time, or as the verdict says again."""
+        self._on_hold = held
+        self.serve()
+
     def serve(self) -> None:
         """Give out what may be given."""
         self.lapse()
         while served := self.queue.pop(self.may_take):
             owner, waiter = served
-            waiter.granted = self.take(owner)
+            waiter.granted = self.take(owner, waiter.what)
             waiter.turn.set()
+
+    def work(self) -> Iterator[QueuedWork]:
+        """Who holds one, the first first, and who waits, in turn."""
+        now, why = trio.current_time(), self.why()
+        for ticket in self._tickets:
+            yield QueuedWork(
+                ticket.owner, ticket.what, self.kind, now - ticket.since, waiting=False
+            )
+        for owner, waiter in self.queue.in_turn():
+            seconds = now - waiter.since
+            yield QueuedWork(owner, waiter.what, self.kind, seconds, waiting=True, why=why)
 
     def why(self) -> str:
         """Why one waits, in words."""
         if self._verdict.level:
             return f"the host is {self._verdict.level.word}: {self._verdict.reason}"
+        if self._on_hold:
+            return "new builds are held back until the host has been calm for a while"
         return f"{self.held_total} of {self._tickets_max} tickets are held"
 
 
@@ -133,8 +157,8 @@ class Tickets:
         self._events = events
         self._weight_of = weight_of
         self._wake = wake
-        self._brief = Lane(tickets_max, BRIEF_SECONDS_MAX)
-        self._lasting = Lane(tickets_max)
+        self._brief = Lane("start", tickets_max, BRIEF_SECONDS_MAX)
+        self._lasting = Lane("step", tickets_max)
 
     @property
     def count(self) -> Waiting:
@@ -144,10 +168,19 @@ class Tickets:
             sum(lane.held_total for lane in lanes), sum(len(lane.queue) for lane in lanes)
         )
 
+    def work(self) -> tuple[QueuedWork, ...]:
+        """What works, then what waits; of each, starts first."""
+        every = [*self._brief.work(), *self._lasting.work()]
+        return tuple(sorted(every, key=lambda each: each.waiting))
+
     def judge(self, verdict: Verdict) -> None:
         """Go by this verdict from now on."""
         self._brief.judge(verdict)
         self._lasting.judge(verdict)
+
+    def hold_builds(self, held: bool) -> None:
+        """No lasting work begins beside other, whatever the verdict; or as the verdict says, again."""
+        self._lasting.hold(held)
 
     @asynccontextmanager
     async def ticket(self, owner: int, what: str, *, lasting: bool) -> AsyncIterator[None]:
@@ -156,7 +189,7 @@ class Tickets:
         waited = ""
         began = trio.current_time()
         if not lane.queue.waiting(owner) and lane.may_take(owner):
-            ticket = lane.take(owner)
+            ticket = lane.take(owner, what)
         else:
             waited = lane.why()
             ticket = await self._wait(lane, owner, what)
@@ -177,7 +210,7 @@ class Tickets:
                 f"cannot start {what}: {WAITING_PER_OWNER_MAX} pieces of your work wait already",
                 hint="try again when some of it is done",
             )
-        waiter = _Waiter()
+        waiter = _Waiter(what, trio.current_time())
         lane.queue.push(owner, self._weight_of(owner), waiter)
         self._wake()
         try:

@@ -41,6 +41,7 @@ PURE = (
     "supervisor/linux/device_filter.py",
     "supervisor/linux/idmap.py",
     "supervisor/monitor/detect.py",
+    "supervisor/monitor/relief.py",
     "supervisor/network/ruleset.py",
     "supervisor/oci",
     "supervisor/runtime/discards.py",

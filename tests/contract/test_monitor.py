@@ -146,9 +146,19 @@ async def test_one_group_by_itself(events: Events, groups: Cgroups) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/pressure/memory").exists(), reason="the kernel has no PSI")
+async def test_relief_follows_the_verdict(events: Events, groups: Cgroups) -> None:
+    everything_is_tight = MonitorConfig(tick_seconds=0.05, memory_some_percent_tight=0.0)
+    async with open_monitor(events, groups, everything_is_tight) as monitor:
+        await trio.sleep(0.3)
+        assert monitor.relief == ("hold builds",)
+        page = await events.page(0, visible_to=None)
+        assert [event.type for event in page.events] == ["monitor.verdict", "monitor.relief"]
+
+
+@pytest.mark.skipif(not Path("/proc/pressure/memory").exists(), reason="the kernel has no PSI")
 async def test_a_verdict_that_changes_is_told_once(events: Events, groups: Cgroups) -> None:
     everything_is_tight = MonitorConfig(
-        tick_seconds=0.05, idle_tick_seconds=3_600, memory_some_percent_tight=0.0
+        tick_seconds=0.05, idle_tick_seconds=3_600, memory_some_percent_tight=0.0, relief=False
     )
     before = events.last_seq
     async with open_monitor(events, groups, everything_is_tight) as monitor:

@@ -154,7 +154,7 @@ async def test_who_is_cancelled_leaves_nothing_behind(events: Events, granted_to
                             tickets._brief.give_back(
                                 held
                             )  # the turn comes in the moment of cancelling
-                            again.append(tickets._brief.take(1))
+                            again.append(tickets._brief.take(1, "again"))
                 assert order == []
                 nursery.start_soon(hold, tickets, 1, order, go)
                 await trio.testing.wait_all_tasks_blocked()
@@ -197,3 +197,44 @@ async def test_only_long_waits_are_told(events: Events, monkeypatch: pytest.Monk
         monkeypatch.setattr(module, "LONG_WAIT_SECONDS", 0.01)
         await wait_behind(tickets)
         assert events.last_seq == before + 1
+
+
+async def test_the_queue_tells_who_works_and_who_waits_in_turn(events: Events) -> None:
+    order: list[int] = []
+    go = trio.Event()
+    async with opened(events) as tickets, trio.open_nursery() as nursery:
+        for owner in (1, 1, 1, 2, 2):
+            nursery.start_soon(hold, tickets, owner, order, go)
+            await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(partial(hold, tickets, 3, order, go, lasting=True))
+        await trio.testing.wait_all_tasks_blocked()
+        shown = [(each.owner, each.kind, each.waiting) for each in tickets.work()]
+        assert shown == [
+            (1, "start", False),
+            (2, "start", False),
+            (3, "step", False),
+            (1, "start", True),
+            (2, "start", True),
+            (1, "start", True),
+        ]
+        assert {each.why for each in tickets.work() if each.waiting} == {"2 of 1 tickets are held"}
+        go.set()
+    assert sorted(order) == [1, 1, 1, 2, 2, 3]
+    assert tickets.work() == ()
+
+
+async def test_builds_on_hold_begin_one_at_a_time_and_starts_go_on(events: Events) -> None:
+    order: list[int] = []
+    go = trio.Event()
+    async with opened(events, 4) as tickets, trio.open_nursery() as nursery:
+        tickets.hold_builds(True)
+        for owner in (1, 2):
+            nursery.start_soon(partial(hold, tickets, owner, order, go, lasting=True))
+            await trio.testing.wait_all_tasks_blocked()
+        async with tickets.ticket(3, "a start", lasting=False):
+            assert order == [1]
+        assert "held back" in tickets.work()[-1].why
+        tickets.hold_builds(False)
+        await trio.testing.wait_all_tasks_blocked()
+        assert order == [1, 2]
+        go.set()

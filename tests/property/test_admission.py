@@ -120,3 +120,17 @@ def test_worse_never_lets_more_start(held: int, of_owner: int, tickets_max: int)
 @given(st.integers(0, 1_000), st.integers(1, 64))
 def test_on_a_calm_host_who_holds_nothing_never_waits(held: int, tickets_max: int) -> None:
     assert may_start(Level.CALM, held=held, held_by_owner=0, tickets_max=tickets_max)
+
+
+@given(st.lists(st.tuples(OWNERS, st.integers(1, 1_000))), st.integers(0, 9))
+def test_the_order_that_is_told_is_the_order_that_is_served(
+    pushed: list[tuple[int, int]], before: int
+) -> None:
+    queue: FairQueue[int] = FairQueue()
+    for number, (owner, weight) in enumerate(pushed):
+        queue.push(owner, weight, number)
+    for _ in range(before):
+        queue.pop(always)
+    told = queue.in_turn()
+    assert len(queue) == len(told)
+    assert drain(queue) == told

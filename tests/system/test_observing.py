@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import docker
 import pytest
 from docker.errors import APIError
 
-from tests.support.accounts import People
+from tests.support.accounts import People, User
 from tests.support.asking import ask
 from tests.support.daemon import Daemon
 from tests.support.waiting import until
@@ -266,3 +268,42 @@ def test_versions_that_are_spoken(daemon: Daemon, client: docker.DockerClient) -
         assert words in refused.message
     unknown = ask(daemon, "GET", "/system/df?type=cake")
     assert (unknown.status, unknown.message.splitlines()[0]) == (400, "unknown object type: cake")
+
+
+def test_the_queue_is_told_to_everybody_and_shows_ones_own(shop: Daemon, two_users: People) -> None:
+    """A step of Ada's build works; Bob is told that there is one, and no more."""
+    context = b"FROM bb\nRUN sleep 600\n"
+    building = subprocess.Popen(
+        ["docker", "build", "-q", "-"],
+        env=shop.environment(two_users.ada),
+        user=two_users.ada.uid,
+        group=two_users.ada.gid,
+        extra_groups=two_users.ada.groups,
+        cwd="/",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert building.stdin is not None
+        building.stdin.write(context)
+        building.stdin.close()
+        until = time.monotonic() + 25
+        while not (shown := queue_of(shop, two_users.ada))["work"]:
+            assert time.monotonic() < until, "no step began"
+            time.sleep(0.05)
+        (step,) = shown["work"]
+        assert (step["owner"], step["kind"], step["waiting"]) == (two_users.ada.uid, "step", False)
+        assert step["what"] in shop.bakehouse("queue", user=two_users.ada).stdout
+        others = queue_of(shop, two_users.bob)
+        assert (others["work"], others["others"]) == ([], 1)
+        assert len(queue_of(shop, None)["work"]) == 1
+        assert "1 of other people's" in shop.bakehouse("queue", user=two_users.bob).stdout
+    finally:
+        building.kill()
+        building.wait()
+
+
+def queue_of(daemon: Daemon, user: User | None) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(daemon.bakehouse("queue", "--json", user=user).stdout)
+    return told

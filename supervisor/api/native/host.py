@@ -38,6 +38,14 @@ def monitor(call: Call) -> Response:
     return json_response(cattrs.unstructure(sample))
 
 
+def queue(call: Call) -> Response:
+    """``GET /bakehouse/v1/queue``: what works and what waits, in turn; users are told how much there is of others'."""
+    found = call.services.monitor.queue()
+    if not call.identity.admin:
+        found = found.visible_to(call.identity.owner)
+    return json_response(cattrs.unstructure(found))
+
+
 def health(call: Call) -> Response:
     """``GET /bakehouse/v1/health``: the daemon answers, and what the monitor thinks of the host."""
     verdict = call.services.monitor.verdict()
