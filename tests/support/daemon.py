@@ -23,8 +23,8 @@ from supervisor.config import Config
 from tests.support.accounts import User, credentials
 from tests.support.zygote import Forked, Zygote
 
-READY_SECONDS = 30.0
-STOP_SECONDS = 30.0
+READY_SECONDS = 60.0
+STOP_SECONDS = 60.0
 LOG_TAIL_CHARACTERS = 8_000
 BUSYBOX = Path("/bin/busybox")
 REPOSITORY = Path(__file__).parents[2]

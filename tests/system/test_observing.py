@@ -34,7 +34,7 @@ def client(daemon: Daemon, two_users: People) -> Iterator[docker.DockerClient]:
 def shop(daemon: Daemon, client: docker.DockerClient, two_users: People) -> Daemon:
     """A few containers of Ada's, and one of Bob's that is called and labelled as hers."""
     ada, bob = two_users.ada, two_users.bob
-    web = ("-l", "tier=front", "-p", "20480:80", "-v", "data:/data", "--name", "web-1")
+    web = ("-l", "tier=front", "-p", "18590:80", "-v", "data:/data", "--name", "web-1")
     daemon.docker("run", "-d", *web, "bb", "sleep", "300", user=ada)
     daemon.docker("run", "--name", "job", "bb", "sh", "-c", "exit 3", user=ada, check=False)
     daemon.docker("create", "--expose", "53/udp", "--name", "later", "bb", "true", user=ada)
@@ -56,7 +56,7 @@ def shop(daemon: Daemon, client: docker.DockerClient, two_users: People) -> Daem
         (["name=^/web-[0-9]$"], ["web-1"]),
         (["volume=data"], ["web-1"]),
         (["volume=/data"], ["web-1"]),
-        (["publish=20480"], ["web-1"]),
+        (["publish=18590"], ["web-1"]),
         (["ancestor=bb"], ["web-1"]),
         (["ancestor=nope"], []),
         (["network=bridge"], ["web-1"]),
@@ -79,7 +79,7 @@ def test_lists_are_bounded_sized_and_shown_with_their_parts(
     ada = two_users.ada
     assert shop.docker("ps", "-n", "1", "--format", "{{.Names}}", user=ada).stdout == "later\n"
     row = shop.docker("ps", "-s", "--format", "{{.Ports}} {{.Mounts}} {{.Size}}", user=ada).stdout
-    assert row.startswith("0.0.0.0:20480->80/tcp")
+    assert row.startswith("0.0.0.0:18590->80/tcp")
     assert "data" in row
     assert "virtual" in row
     for bad in ("status=well", "nope=1", "publish=x"):

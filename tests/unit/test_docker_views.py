@@ -69,6 +69,12 @@ def test_what_was_asked_reads_back_as_the_same_request() -> None:
     )
 
 
+def test_inspect_names_the_runtime_that_runs_it() -> None:
+    shown = inspect(attrs.evolve(seen(ContainerState(Status.CREATED)), runtime="crun"))
+    assert isinstance(shown["HostConfig"], dict)
+    assert shown["HostConfig"]["Runtime"] == "crun"
+
+
 def test_inspect_a_running_container() -> None:
     shown = inspect(seen(ContainerState(Status.RUNNING, started_ns=SECOND), SANDBOX))
     assert (shown["Name"], shown["Path"], shown["Args"]) == ("/web", "sh", ["-c", "echo hi"])

@@ -43,6 +43,7 @@ def seen(call: Call, keeper: Keeper, size_bytes: tuple[int, int] | None = None) 
         run_directory=session_paths(keeper.parts.run_root, keeper.record).directory
         if keeper.alive
         else None,
+        runtime=call.services.facts.runtime,
     )
 
 

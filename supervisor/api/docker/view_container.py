@@ -40,6 +40,7 @@ class Seen:
         exec_ids: Of execs that run or may yet be started.
         size_bytes: What the container has written, and all its files; None when not asked for.
         run_directory: Of its own files in ``/etc``, while it runs.
+        runtime: What it is run with where nobody asked for one by name.
     """
 
     record: ContainerRecord
@@ -50,6 +51,7 @@ class Seen:
     exec_ids: tuple[str, ...] = ()
     size_bytes: tuple[int, int] | None = None
     run_directory: Path | None = None
+    runtime: str = ""
 
     def file_path(self, name: str) -> str:
         """Where one of the run's own files is; empty when it does not run."""
@@ -78,7 +80,8 @@ def inspect(seen: Seen) -> JsonObject:
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": list(seen.exec_ids) or None,
-        "HostConfig": host_config(record.request),
+        "HostConfig": host_config(record.request)
+        | {"Runtime": record.request.runtime or seen.runtime},
         "GraphDriver": {"Data": None, "Name": "overlay2"},
         "Mounts": [mount(each, seen.volume_path) for each in record.mounts],
         "Config": config(record),
