@@ -27,9 +27,9 @@ preflight() {
 # Every fault the doctor finds is a reason, but for what packages that are still missing may bring.
 #   check_by_doctor [unpacked]
 check_by_doctor() {
-    local fault
-    while IFS= read -r fault; do cannot "$fault"; done < <(
-        "$python" -I -B - "$here" "${1:-}" <<'PYTHON'
+    local fault faults
+    faults=$(
+        "$python" -I -B - "$here" "${1:-}" 2>>"$log" <<'PYTHON'
 import sys
 
 sys.path.insert(0, sys.argv[1])
@@ -44,7 +44,10 @@ for check, findings in examine(place_of(None), before=True):
         if one.standing is Standing.BROKEN and not later:
             print(printable(f"{one.subject}: {one.said}" + (f" ({one.advice})" if one.advice else "")))
 PYTHON
-    )
+    ) || cannot "the doctor could not look: see $log"
+    while IFS= read -r fault; do
+        if [ -n "$fault" ]; then cannot "$fault"; fi
+    done <<<"$faults"
 }
 
 cannot() { reasons+=("$*"); }
