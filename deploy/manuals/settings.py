@@ -16,10 +16,12 @@ import attrs
 
 from deploy.manuals.roff import Page
 from supervisor.config import INSTALLED_CONFIG, Config
+from supervisor.reloading import RELOADABLE
 
 _ATTRIBUTE = re.compile(r"^ {4}(?P<name>\w+): (?P<text>.+(?:\n {8,}\S.*)*)", re.MULTILINE)
 _ROLE = re.compile(r":\w+:`~?([^`]+)`")
 _WIDTH = 100
+AT_START = "Read at the daemon's start only."
 _GROUPED_FROM = 10_000
 
 
@@ -31,11 +33,13 @@ class Setting:
         name: Its key.
         default: As TOML writes it.
         meaning: What it is for.
+        when: When it is taken up, where a reload does not do it.
     """
 
     name: str
     default: str
     meaning: str
+    when: str
 
 
 @attrs.frozen
@@ -65,7 +69,7 @@ def tables() -> list[Table]:
             found.append(_table(field.name, value))
         else:
             shown = usual.socket_path if field.name == "socket" else value
-            plain.append(Setting(field.name, written(shown), explained[field.name]))
+            plain.append(Setting(field.name, written(shown), explained[field.name], AT_START))
     return [Table("", _brief(Config), tuple(plain)), *found]
 
 
@@ -84,7 +88,12 @@ def _table(name: str, value: object) -> Table:
     assert attrs.has(kind)
     explained = meanings(kind)
     settings = tuple(
-        Setting(field.name, written(getattr(value, field.name)), explained[field.name])
+        Setting(
+            field.name,
+            written(getattr(value, field.name)),
+            explained[field.name],
+            "" if f"{name}.{field.name}" in RELOADABLE else AT_START,
+        )
         for field in attrs.fields(kind)
     )
     return Table(name, _brief(kind), settings)
@@ -118,7 +127,8 @@ def explained_file() -> str:
     head = (
         "# Settings of bakehoused(8). Every one has a default, which is the one written here behind a `#`: remove it to set\n"
         "# another. A key that does not exist is refused with the one that was likely meant. What is said here is also in\n"
-        "# bakehouse.toml(5). Most settings are read once: systemctl restart bakehouse; containers go on meanwhile.\n"
+        "# bakehouse.toml(5). After a change: systemctl reload bakehouse, or systemctl restart bakehouse for what is read at\n"
+        "# the start only; containers go on meanwhile.\n"
     )
     return "\n".join([head, *_lines()]) + "\n"
 
@@ -130,7 +140,7 @@ def _lines() -> Iterator[str]:
             yield from _comment(table.brief)
             yield ""
         for setting in table.settings:
-            yield from _comment(setting.meaning)
+            yield from _comment(f"{setting.meaning} {setting.when}".strip())
             yield f"#{setting.name} = {setting.default}"
             yield ""
 
@@ -152,6 +162,8 @@ def page(version: str) -> Page:
         "default. A key that does not exist is refused with the one that was likely meant, and all faults are told at once.",
         "An installed file names every setting behind a comment's `#`. An upgrade leaves it as it is, and puts the new "
         "release's beside it, with `.new` at the end of its name, where they differ.",
+        "`systemctl reload bakehouse` takes up what has changed, but for settings that are read at the daemon's start only; "
+        "those need `systemctl restart bakehouse`, during which containers go on.",
         "Names end in their unit. A size is in bytes. 0 means no limit where it says so.",
     )
     made.heading("Settings")
@@ -160,7 +172,7 @@ def page(version: str) -> Page:
             made.part(f"[{table.name}]")
         made.text(table.brief)
         made.terms(
-            (setting.name, f"{setting.meaning} Default: ``{setting.default}``.")
+            (setting.name, f"{setting.meaning} {setting.when} Default: ``{setting.default}``.")
             for setting in table.settings
         )
     made.heading("Example")
