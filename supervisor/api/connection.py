@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 import h11
 import trio
 
+from supervisor.api.ending import Ending
 from supervisor.api.http import (
     ClientGoneError,
     Head,
@@ -42,6 +43,7 @@ class Connection:
         config: The bounds.
         fields: Header fields every answer carries.
         descriptor: The socket's file descriptor, for those who send past the stream; None if there is none.
+        ending: The end of the API; of this connection alone if it is None.
     """
 
     def __init__(
@@ -50,11 +52,13 @@ class Connection:
         config: ApiConfig,
         fields: tuple[tuple[str, str], ...] = (),
         descriptor: int | None = None,
+        ending: Ending | None = None,
     ) -> None:
         self._stream = stream
         self._config = config
         self._fields = fields
         self.descriptor = descriptor
+        self.ending = ending or Ending()
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=config.header_bytes_max)
         self._head: Head | None = None
         self._body_ended = trio.Event()

@@ -22,6 +22,7 @@ import trio
 
 from supervisor.access.audit import STRANGERS
 from supervisor.api.connection import Connection
+from supervisor.api.ending import Ending
 from supervisor.api.exchange import serve_exchanges, turn_away
 from supervisor.api.http import Head, Response
 from supervisor.api.native.hub import Hub, open_hub
@@ -36,6 +37,7 @@ BACKLOG = 1_024
 SOCKET_MODE = 0o660
 STRANGERS_CONNECTIONS_MAX = 64
 IDENTIFY_SECONDS_MAX = 10.0
+LAST_WORDS_SECONDS = 20.0
 
 LOG = logging.getLogger(__name__)
 
@@ -77,6 +79,8 @@ async def open_api(
             server = Server(services, hub)
             nursery.start_soon(server.serve, listeners, nursery)
             yield Api([str(each.socket.getsockname()) for each in listeners], server)
+            with trio.move_on_after(LAST_WORDS_SECONDS):
+                await server.ending.begin()
             nursery.cancel_scope.cancel()
 
 
@@ -87,6 +91,7 @@ class Server:
         self._services = services
         self._hub = hub
         self._open: collections.Counter[int] = collections.Counter()
+        self.ending = Ending()
         self._heart = f"\0bakehouse-{secrets.token_hex(16)}".encode()
 
     async def beat(self, path: str) -> None:
@@ -111,7 +116,7 @@ class Server:
     async def serve_socket(self, stream: trio.SocketStream) -> None:
         """One connection, from accept to close."""
         config = self._services.config.api
-        connection = Connection(stream, config, API_FIELDS, stream.socket.fileno())
+        connection = Connection(stream, config, API_FIELDS, stream.socket.fileno(), self.ending)
         try:
             peer = _peer(stream)
         except OSError:  # from another user namespace, or gone already: nobody we could answer to

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -214,6 +215,41 @@ def test_the_watchdog_hears_of_a_helper_that_hangs(service: Service) -> None:
     finally:
         os.kill(spawner, signal.SIGCONT)
     service.until("WATCHDOG", "1")
+
+
+def test_a_build_that_is_cut_short_is_told_so(service: Service, two_users: People) -> None:
+    daemon = service.daemon
+    recipe = b"FROM busybox\nRUN echo begun; sleep 600\n"
+    building = subprocess.Popen(
+        ["docker", "build", "-"],
+        env=daemon.environment(two_users.ada),
+        user=two_users.ada.uid,
+        group=two_users.ada.gid,
+        extra_groups=two_users.ada.groups,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert building.stdin is not None
+    building.stdin.write(recipe)
+    building.stdin.close()
+    building.stdin = None
+    service.until("STATUS", "ready: 1 build of 1 person")
+    assert daemon.process is not None
+    daemon.process.send_signal(signal.SIGTERM)
+    _, told = building.communicate(timeout=HEAR_SECONDS)
+    assert building.returncode == 1
+    assert b"the daemon is stopping" in told
+    assert daemon.process.wait(HEAR_SECONDS) == 0
+    daemon.socket.unlink()
+    service.said.clear()
+    daemon.start()
+    service.until("READY", "1")
+    ended = daemon.bakehouse("events", "--from", "oldest", "--json").stdout.splitlines()
+    assert [e["type"] for e in map(json.loads, ended) if e["type"].startswith("build.")] == [
+        "build.start",
+        "build.cancel",
+    ]
 
 
 def test_its_end_is_told_and_the_socket_is_left_to_the_next(service: Service) -> None:
