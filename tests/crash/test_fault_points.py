@@ -5,8 +5,8 @@ again with the daemon dying there. The next daemon must find records and kernel 
 gets what it wanted, the container's events make a life, and another person's container has not noticed. Afterwards nothing
 of the container is left.
 
-Every commit of every operation is taken, and each other kind of passage in the first operation that has it; with
-``BAKEHOUSE_FAULT_POINTS=all`` every passage of every operation is, down to the single file.
+Every commit of every operation is taken, and each other kind of passage in the first operation that has it, but for
+single files; with ``BAKEHOUSE_FAULT_POINTS=all`` every passage of every operation is, and every file.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ DEATH_SECONDS, DEATH_SECONDS_MAX = 0.3, 10.0
 """How long it is waited for after an operation that came to its end, and after one that did not."""
 TRIES = 4
 RECOVERIES, RECOVERY_PASSAGES_MIN = 4, 20
-COMMITTED = "after commit"
+COMMITTED, ON_A_FILE = "after commit", f"before {Door.FILE}"
 NEVER = Passage("", 0)
 FOLLOWS = (("after ", "before "), ("before thread ", "before file "))
 """Between coming out of a door and going into the next nothing happens, nor before a thread's first file."""
@@ -158,9 +158,10 @@ def recorded(operation: Operation, scene: Scene) -> list[Passage]:
 
 def chosen(passages: list[Passage], scene: Scene) -> list[Passage]:
     """Those of this run, one for each moment: nothing happens between two that :data:`FOLLOWS` says."""
+    passed = [one for one in passages if EVERY or not one.name.startswith(ON_A_FILE)]
     found = [
         passage
-        for passage, then in zip(passages, [*passages[1:], NEVER], strict=True)
+        for passage, then in zip(passed, [*passed[1:], NEVER], strict=True)
         if not any(
             passage.name.startswith(one) and then.name.startswith(two) for one, two in FOLLOWS
         )
