@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import copy
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, nullcontext
 from typing import assert_never
 
 import attrs
@@ -264,9 +264,11 @@ class Solve:
 
         async def work(flight: Flight) -> Made:
             # Held before anything else: the build that began this may leave while others wait.
-            async with context.held() if context else nullcontext(), self.limiter:
-                layer = await carry_out(flight)
-            made_ns = await self.cache.remember([key], self.owner.uid, layer, task.vertex.title)
+            async with context.held() if context else nullcontext(), self._settled(flight):
+                async with self.limiter:
+                    layer = await carry_out(flight)
+                title = task.vertex.title
+                made_ns = await self.cache.remember([key], self.owner.uid, layer, title)
             return Made(layer, made_ns, cached=False, key=key)
 
         def seen(flight: Flight) -> None:
@@ -275,11 +277,24 @@ class Solve:
             self.note(task, False)
 
         flying = f"{self.owner.uid}:{self.owner.remapped}:{key}"
-        made = await self.flights.join(flying, secrets.token_hex(STEP_ID_BYTES), work, seen)
-        if not await self._hold(made.layer):
-            msg = "cannot go on: a layer of the build was removed meanwhile"
-            raise NotFound(msg, "build again")
-        return _outcome(layers, made.layer, made.made_ns, cached=False)
+        while True:
+            made = await self.flights.join(flying, secrets.token_hex(STEP_ID_BYTES), work, seen)
+            if await self._hold(made.layer):  # else it was pruned in this moment
+                return _outcome(layers, made.layer, made.made_ns, cached=False)
+
+    @asynccontextmanager
+    async def _settled(self, flight: Flight) -> AsyncIterator[None]:
+        """The layer that the block makes is its cache entry's, or when it was cut off it goes."""
+        layers, done = self.parts.store.layers, False
+        try:
+            yield
+            done = True
+        finally:
+            made = layers.made_by(flight.step_id)
+            if done:
+                layers.used(made)
+            else:
+                await layers.settle(made)
 
     async def _is_there(self, layer: str | None) -> bool:
         try:

@@ -77,7 +77,7 @@ class Layers:
     content: Content
     _database: Database
     _trash: Trash
-    _fresh: set[str] = attrs.field(factory=set)
+    _fresh: dict[str, str] = attrs.field(factory=dict)
     _busy: Counter[str] = attrs.field(factory=Counter)
     _changing: trio.Lock = attrs.field(factory=trio.Lock)
 
@@ -121,6 +121,7 @@ class Layers:
         packed: Packed | None = None,
         keep: BlobWriter | None = None,
         also: WorkInUnit | None = None,
+        maker: str = "",
     ) -> Layer:
         """Make a layer of ``directory``, which must be below the store's root and not be mounted.
 
@@ -131,13 +132,14 @@ class Layers:
             packed: What is known of its tar.
             keep: Has taken the tar it came as; committed here.
             also: Done with the layer's id in the same unit as its row is written.
+            maker: By whom it is found again, see :meth:`made_by`.
 
         Raises:
             OSError: The directory cannot be moved.
         """
         made: list[Layer] = []
         with finish_within(ADOPT_SECONDS):
-            made.append(await self._adopt(directory, also, packed, keep))
+            made.append(await self._adopt(directory, also, packed, keep, maker))
         if made:
             return made[0]
         message = f"cannot keep a layer: its record was not written within {ADOPT_SECONDS} seconds"
@@ -149,10 +151,11 @@ class Layers:
         also: WorkInUnit | None,
         packed: Packed | None,
         keep: BlobWriter | None,
+        maker: str,
     ) -> Layer:
         layer_id = secrets.token_hex(ID_BYTES)
         size = await in_thread(lambda: _take(directory, self.path(layer_id)))
-        self._fresh.add(layer_id)
+        self._fresh[layer_id] = maker
         if keep is None:
             return await self._insert(Layer(layer_id, *_known(packed), None, size), also)
         async with (
@@ -224,7 +227,12 @@ class Layers:
 
     def used(self, layer_ids: Iterable[str]) -> None:
         """These are no longer fresh: something that is written down needs them now, or nothing ever will."""
-        self._fresh.difference_update(layer_ids)
+        for layer_id in layer_ids:
+            self._fresh.pop(layer_id, None)
+
+    def made_by(self, maker: str) -> list[str]:
+        """What is fresh of the maker's, who may have been cancelled before they heard of it."""
+        return [layer_id for layer_id, made_by in self._fresh.items() if made_by == maker]
 
     async def settle(self, layer_ids: Collection[str]) -> None:
         """No longer fresh: what is written down needs them by now, or nothing does and they go, also when cancelled."""

@@ -244,7 +244,7 @@ class Snapshots:
                 if holder:
                     layer_store.lease_in(connection, holder, [layer_id])
 
-            layer = await self._layers.adopt(upper, also=forget)
+            layer = await self._layers.adopt(upper, also=forget, maker=key)
             await self._dropped(snapshot)
         return layer
 
