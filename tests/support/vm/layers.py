@@ -23,7 +23,7 @@ from tests.support.vm.qemu import Disks, start
 from tests.support.vm.recipe import recipe, run
 
 CONSOLES = REPOSITORY / "var" / "log" / "vm"
-INSTALL_SECONDS = 900.0
+INSTALL_SECONDS = 1_800.0
 MEMBERS = ("ada", "bob")
 LATER = "/srv/later"
 QEMU = Path(__file__).with_name("qemu.py")

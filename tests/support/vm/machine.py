@@ -14,9 +14,9 @@ import attrs
 from tests.support.vm.channel import Channel, Running, SilentMachineError
 from tests.support.vm.qemu import Qemu
 
-BOOT_SECONDS = 240.0
-RUN_SECONDS = 120.0
-WAKE_SECONDS = 60.0
+BOOT_SECONDS = 900.0
+RUN_SECONDS = 300.0
+WAKE_SECONDS = 300.0
 CHECKOUT = "/srv/bakehouse"
 WHEELS = "/srv/wheels"
 SOCKET = "/run/bakehouse/bakehouse.sock"
