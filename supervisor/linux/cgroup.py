@@ -20,6 +20,7 @@ from supervisor.linux.cgroup_model import (
     CgroupPressure,
     Cgroups,
     CgroupSample,
+    Room,
     checked,
     weight_of_shares,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "CgroupSample",
     "Cgroups",
     "Mounted",
+    "Room",
     "detect",
     "mounted",
     "weight_of_shares",

@@ -173,6 +173,19 @@ class CgroupDetails:
     operations: Sequence[DeviceUse] = ()
 
 
+@attrs.frozen
+class Room:
+    """What a group above all of ours leaves to them of the host's memory.
+
+    Attributes:
+        bytes_max: Its limit.
+        available_bytes: What of it is not used, or could be taken back at once.
+    """
+
+    bytes_max: int
+    available_bytes: int
+
+
 class Cgroups(Protocol):
     """The daemon's own part of the cgroup tree. All verbs are synchronous; those that walk or kill belong in a thread.
 
@@ -200,6 +213,9 @@ class Cgroups(Protocol):
     @property
     def lacks(self) -> tuple[str, ...]:
         """What this host cannot do, each in words."""
+
+    def room(self) -> Room | None:
+        """The tightest bound on memory above our tree; None where there is none but the host's."""
 
     @property
     def confines_devices(self) -> bool:

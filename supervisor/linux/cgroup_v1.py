@@ -28,6 +28,7 @@ from supervisor.linux.cgroup_model import (
     CgroupPressure,
     CgroupSample,
     Rate,
+    Room,
     bfq_of_weight,
     blkio_of_weight,
     checked,
@@ -93,6 +94,10 @@ class CgroupsV1:
     def kind(self) -> str:
         """``v1`` or ``hybrid``."""
         return "hybrid" if self.tree else "v1"
+
+    def room(self) -> Room | None:
+        """See ``Cgroups``: our tree stands at the top."""
+        return None
 
     @property
     def confines_devices(self) -> bool:

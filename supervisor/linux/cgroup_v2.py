@@ -28,6 +28,7 @@ from supervisor.linux.cgroup_model import (
     CgroupLimits,
     CgroupPressure,
     CgroupSample,
+    Room,
     bfq_of_weight,
     checked,
     refusal,
@@ -138,6 +139,20 @@ class CgroupsV2:
             if name in has
             for ability in abilities
         )
+
+    def room(self) -> Room | None:
+        """See ``Cgroups``: of the unit we grow in, and its slices; the topmost group of all has no such files."""
+        found: list[Room] = []
+        here = self.trunk
+        while (here / "memory.max").exists():
+            bounds = [files.limit(here / name) for name in ("memory.max", "memory.high")]
+            bytes_max = min((bound for bound in bounds if bound is not None), default=None)
+            if bytes_max is not None:
+                idle = files.table(here / "memory.stat").get("inactive_file", 0)
+                used = files.number(here / "memory.current") - idle
+                found.append(Room(bytes_max, max(bytes_max - max(used, 0), 0)))
+            here = here.parent
+        return min(found, key=lambda room: room.available_bytes, default=None)
 
     @property
     def confines_devices(self) -> bool:

@@ -28,7 +28,7 @@ from supervisor.linux.cgroup import Cgroups
 from supervisor.monitor import samples
 from supervisor.monitor.detect import CALM, FALL_SECONDS, Figures, Level, Verdict, judge
 from supervisor.monitor.relieving import Hands, Relief
-from supervisor.monitor.samples import GroupSample, Reading, Who
+from supervisor.monitor.samples import GroupSample, HostReading, Reading, Who
 from supervisor.monitor.tickets import Tickets
 from supervisor.tasks import in_thread
 
@@ -264,11 +264,14 @@ class Monitor:
         """Look, in a thread, at the host and at a copy of the census."""
         asked = dict(census)
         return await in_thread(
-            lambda: Reading(samples.read_host(), samples.read_groups(self._cgroups, asked), asked)
+            lambda: Reading(self._host(), samples.read_groups(self._cgroups, asked), asked)
         )
 
     def _look_at(self, group: str) -> GroupSample:
-        return samples.beside(samples.read_host(), self._cgroups.sample(group))
+        return samples.beside(self._host(), self._cgroups.sample(group))
+
+    def _host(self) -> HostReading:
+        return samples.within(samples.read_host(), self._cgroups.room())
 
 
 class Samples:

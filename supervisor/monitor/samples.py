@@ -16,7 +16,7 @@ from protocol.samples import ContainerSample, HostSample, OwnerSample, Usage, Wa
 from supervisor import clock
 from supervisor.errors import NotFound
 from supervisor.linux import pressure
-from supervisor.linux.cgroup import CgroupPressure, Cgroups, CgroupSample
+from supervisor.linux.cgroup import CgroupPressure, Cgroups, CgroupSample, Room
 from supervisor.linux.pressure import Pressure
 
 NANOSECONDS = 1_000_000_000
@@ -126,6 +126,17 @@ def read_host(proc: Path = Path("/proc")) -> HostReading:
             memory=pressure.read(proc / "pressure/memory"),
             io=pressure.read(proc / "pressure/io"),
         ),
+    )
+
+
+def within(host: HostReading, room: Room | None) -> HostReading:
+    """The host as far as it is ours: a bound above all groups counts as the host's memory; pure."""
+    if room is None or room.bytes_max >= host.memory_total_bytes > 0:
+        return host
+    return attrs.evolve(
+        host,
+        memory_total_bytes=room.bytes_max,
+        memory_available_bytes=min(host.memory_available_bytes, room.available_bytes),
     )
 
 

@@ -84,6 +84,24 @@ def test_groups_grow_in_it_and_its_own_processes_make_way(top: Path) -> None:
         holder.wait()
 
 
+def test_a_units_bound_on_memory_is_known(tmp_path: Path) -> None:
+    # As the kernel shows them: the topmost group has none of these files.
+    trunk = tmp_path / "system.slice" / UNIT
+    trunk.mkdir(parents=True)
+    groups = cgroup.at_trunk(tmp_path, trunk, "bakehouse", cgroup_unit.LEAF)
+    assert groups.room() is None
+    for directory, most, used in ((trunk, 500, 300), (trunk.parent, "max", 900)):
+        (directory / "memory.max").write_text(f"{most}\n")
+        (directory / "memory.high").write_text("max\n")
+        (directory / "memory.current").write_text(f"{used}\n")
+        (directory / "memory.stat").write_text("anon 100\ninactive_file 50\n")
+    assert groups.room() == cgroup.Room(500, 250)
+    (trunk / "memory.high").write_text("400\n")
+    assert groups.room() == cgroup.Room(400, 150)
+    (trunk.parent / "memory.max").write_text("950\n")
+    assert groups.room() == cgroup.Room(950, 100)
+
+
 def test_on_v1_what_is_started_leaves_the_daemons_unit_all_the_same() -> None:
     here = mounted()
     if not here.v1 or not here.named:

@@ -9,7 +9,7 @@ import cattrs
 import pytest
 
 from protocol.samples import HostSample, Waiting
-from supervisor.linux.cgroup import CgroupSample
+from supervisor.linux.cgroup import CgroupSample, Room
 from supervisor.monitor.samples import (
     HostReading,
     Reading,
@@ -19,6 +19,7 @@ from supervisor.monitor.samples import (
     parse_stat,
     read_host,
     usage,
+    within,
 )
 
 SECOND = 1_000_000_000
@@ -120,3 +121,13 @@ def test_this_host_can_be_read() -> None:
     assert 0 < first.memory_available_bytes <= first.memory_total_bytes
     assert first.processors >= 1
     assert attrs.asdict(first)
+
+
+def test_a_bound_above_all_groups_counts_as_the_hosts_memory() -> None:
+    host = HostReading(0, 0, 2, 0, 0, memory_total_bytes=1_000, memory_available_bytes=600)
+    assert within(host, None) == host
+    assert within(host, Room(2_000, 900)) == host
+    bounded = within(host, Room(500, 100))
+    assert (bounded.memory_total_bytes, bounded.memory_available_bytes) == (500, 100)
+    short = within(attrs.evolve(host, memory_available_bytes=50), Room(500, 100))
+    assert (short.memory_total_bytes, short.memory_available_bytes) == (500, 50)
