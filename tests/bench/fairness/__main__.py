@@ -41,6 +41,7 @@ def told(outcomes: Sequence[Outcome]) -> str:
         rounds = [one for one in outcomes if (one.load, one.engine) == key]
         worst = min(rounds, key=lambda one: one.margin)
         missed = "" if worst.held else "  missed"
+        missed = missed if worst.counts else "  not counted"
         lines.append(f"{key[0]:34}{key[1]:>12}{worst.figure:>9.2f}  {worst.bound}{missed}")
         lines.extend(f"{'':34}  {note}" for note in worst.notes)
     return "\n".join(lines)
@@ -56,10 +57,13 @@ def main() -> int:
     parser.add_argument("--hogs", type=int, default=50, help="containers that H runs")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long is measured")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--ahead", action="store_true", help="let the engines go before what else the host does"
+    )
     parser.add_argument("--json", type=Path, help="write all figures there")
     parser.add_argument("--plot", type=Path, help="draw them there; needs matplotlib")
     asked = parser.parse_args()
-    settings = Settings(asked.hogs, asked.seconds, asked.rounds)
+    settings = Settings(asked.hogs, asked.seconds, asked.rounds, asked.ahead)
     with contextlib.ExitStack() as running:
         ovens = []
         for name in asked.engines.split(","):

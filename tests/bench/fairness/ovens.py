@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -16,7 +19,27 @@ from tests.support.accounts import User, people
 from tests.support.daemon import Daemon, new_daemon
 
 CGROUPS = Path("/sys/fs/cgroup")
-COMMAND_SECONDS = 300
+COMMAND_SECONDS = 600
+GATE = "/gate"
+START = """
+import http.client, json, os, socket, sys
+path, number, body = sys.argv[1], int(sys.argv[2]), sys.argv[3].encode()
+def ask(where, body):
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(path)
+    connection.request("POST", where, body, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    said = answer.read()
+    if answer.status >= 300:
+        sys.exit(f"{where}: {answer.status} {said!r}")
+    return said
+for _ in range(number):
+    made = json.loads(ask("/containers/create", body))["Id"]
+    ask(f"/containers/{made}/start", b"")
+    print(made, flush=True)
+"""
+"""Creates and starts by the API: the docker command's own start, many times, would be all that is seen on a busy host."""
 
 
 @attrs.frozen
@@ -28,38 +51,42 @@ class Oven:
         socket: Where it listens.
         daemon: Ours, if it is ours.
         accounts: Who H and Q are on the host; nobody but root where the engine knows no people.
+        gates: A directory of each, with a pipe that whoever waits at it opens.
     """
 
     name: str
     socket: Path
     daemon: Daemon | None = None
     accounts: Mapping[str, User] = attrs.field(factory=dict)
+    gates: Mapping[str, Path] = attrs.field(factory=dict)
+
+    def waiting(self, who: str, number: int, image: str, then: str) -> list[str]:
+        """So many containers that stand still until the gate is opened, and then do as told; their ids."""
+        body = {
+            "Image": image,
+            "Cmd": ["sh", "-c", f": <{GATE}/go; {then}"],
+            "HostConfig": {"NetworkMode": "none", "Binds": [f"{self.gates[who]}:{GATE}"]},
+        }
+        words = (sys.executable, "-I", "-c", START, str(self.socket), str(number), json.dumps(body))
+        return self.run(who, *words).split()
+
+    def open_gate(self, who: str) -> None:
+        """All who wait there go on."""
+        os.close(os.open(self.gates[who] / "go", os.O_WRONLY | os.O_NONBLOCK))
 
     def able(self, needs: frozenset[str]) -> bool:
         """Whether it has what a load needs."""
         return not needs or self.daemon is not None
 
-    def start(self, who: str, *words: str) -> subprocess.Popen[bytes]:
-        """The docker command as H or Q, begun; its output goes nowhere."""
-        user = self.accounts.get(who)
-        return subprocess.Popen(
-            ["docker", *words],
-            env=self._environment(user),
-            cwd="/",
-            user=user.uid if user else None,
-            group=user.gid if user else None,
-            extra_groups=user.groups if user else None,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
     def docker(self, who: str, *words: str, input_: bytes = b"") -> str:
         """The docker command as H or Q, to its end; what it said."""
+        return self.run(who, "docker", *words, input_=input_)
+
+    def run(self, who: str, *words: str, input_: bytes = b"") -> str:
+        """Any command as H or Q, to its end; what it said."""
         user = self.accounts.get(who)
         done = subprocess.run(
-            ["docker", *words],
+            words,
             env=self._environment(user),
             cwd="/",
             input=input_,
@@ -71,21 +98,14 @@ class Oven:
             extra_groups=user.groups if user else None,
         )
         if done.returncode:
-            message = f"docker {' '.join(words)} ended with {done.returncode}: {done.stderr.decode(errors='replace')}"
+            message = f"{words[0]} {' '.join(words[1:3])} ended with {done.returncode}: {done.stderr.decode(errors='replace')}"
             raise RuntimeError(message)
         return done.stdout.decode(errors="replace")
 
-    def cgroup(self, who: str, container: str) -> Path:
-        """Where the kernel counts the processors' time of a container."""
-        pid = self.docker(who, "inspect", "-f", "{{.State.Pid}}", container).strip()
-        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if "cpuacct" in controllers.split(","):
-                return CGROUPS / "cpuacct" / path.lstrip("/")
-            if not controllers and not (CGROUPS / "cpuacct").is_dir():
-                return CGROUPS / path.lstrip("/")
-        message = f"no cgroup of {container} counts the processors' time"
-        raise RuntimeError(message)
+    def cgroups(self, who: str, containers: Sequence[str]) -> list[Path]:
+        """Where the kernel counts the processors' time of each container."""
+        pids = self.docker(who, "inspect", "-f", "{{.State.Pid}}", *containers).split()
+        return [_counted(Path(f"/proc/{pid}/cgroup").read_text()) for pid in pids]
 
     def clear(self, who: str) -> None:
         """Nothing of this person's runs any more."""
@@ -111,7 +131,9 @@ def bakehouse() -> Iterator[Oven]:
             daemon.start()
             daemon.import_busybox()
             daemon.bakehouse("image", "publish", "busybox:latest")
-            yield Oven("bakehouse", daemon.socket, daemon, {"H": made.ada, "Q": made.bob})
+            who = {"H": made.ada, "Q": made.bob}
+            gates = {name: _gate(user.home / "gate", user) for name, user in who.items()}
+            yield Oven("bakehouse", daemon.socket, daemon, who, gates)
             left = daemon.close()
             assert not left, left
         finally:
@@ -121,14 +143,52 @@ def bakehouse() -> Iterator[Oven]:
 @contextlib.contextmanager
 def dockerd() -> Iterator[Oven]:
     """dockerd, as its package comes."""
-    with engines.dockerd() as engine:
-        yield Oven("dockerd", engine.socket)
+    with engines.dockerd() as engine, tempfile.TemporaryDirectory(dir="/var/tmp") as place:
+        gates = {name: _gate(Path(place, name), None) for name in ("H", "Q")}
+        yield Oven("dockerd", engine.socket, gates=gates)
+
+
+def _gate(path: Path, user: User | None) -> Path:
+    path.mkdir()
+    os.mkfifo(path / "go")
+    if user is not None:
+        os.chown(path, user.uid, user.gid)
+        os.chown(path / "go", user.uid, user.gid)
+    return path
 
 
 OVENS: Mapping[str, Callable[[], AbstractContextManager[Oven]]] = {
     "bakehouse": bakehouse,
     "dockerd": dockerd,
 }
+
+
+def _counted(places: str) -> Path:
+    """The group that counts, of those in a process's ``/proc/PID/cgroup``."""
+    for line in places.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if "cpuacct" in controllers.split(","):
+            return CGROUPS / "cpuacct" / path.lstrip("/")
+        if not controllers and not (CGROUPS / "cpuacct").is_dir():
+            return CGROUPS / path.lstrip("/")
+    message = "no cgroup counts the processors' time"
+    raise RuntimeError(message)
+
+
+@contextlib.contextmanager
+def ahead_of_the_rest(cgroup: Path, *, wanted: bool) -> Iterator[None]:
+    """The engine's whole tree weighs as much as can be beside what else the host does; inside it nothing changes."""
+    below = cgroup.relative_to(CGROUPS).parts
+    v2 = below[0] != "cpuacct"
+    tree = CGROUPS / below[0] if v2 else CGROUPS / "cpu" / below[1]
+    file, most = (tree / "cpu.weight", 10_000) if v2 else (tree / "cpu.shares", 262_144)
+    before = file.read_text()
+    if wanted:
+        file.write_text(str(most))
+    try:
+        yield
+    finally:
+        file.write_text(before)
 
 
 def cpu_ns(cgroup: Path) -> int:
