@@ -314,6 +314,21 @@ class AccessRefuse(EventData):
 
 
 @attrs.frozen
+class OwnerSuspend(EventData):
+    """An administrator lets nothing new of an owner's begin. The subject is the owner's uid, ``by`` is an attribute."""
+
+    type = "owner.suspend"
+    reason: str = ""
+
+
+@attrs.frozen
+class OwnerResume(EventData):
+    """The owner may work again."""
+
+    type = "owner.resume"
+
+
+@attrs.frozen
 class OwnerAllot(EventData):
     """An owner has a range of host ids: ``range_first`` and the 65,534 after it."""
 

@@ -173,6 +173,9 @@ class OwnerConfig:
         containers_max: Containers, whether they run or not.
         networks_max: Networks that they made.
         builds_max: Builds at once.
+        ports_max: Ports of the host that their containers have published.
+        volumes_max: Volumes, anonymous ones too.
+        execs_max: Further processes in their containers that have not ended.
     """
 
     cpu_weight: int = 100
@@ -186,6 +189,9 @@ class OwnerConfig:
     containers_max: int = 1_000
     networks_max: int = 64
     builds_max: int = 8
+    ports_max: int = 1_000
+    volumes_max: int = 1_000
+    execs_max: int = 1_000
 
 
 @attrs.frozen

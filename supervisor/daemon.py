@@ -22,6 +22,7 @@ from protocol.events import DaemonStart, DaemonStop
 from supervisor.access.audit import open_audit
 from supervisor.access.directory import Directory
 from supervisor.access.owners import open_owners
+from supervisor.access.suspension import open_suspensions
 from supervisor.api.server import Api, open_api
 from supervisor.api.services import HostFacts, Services
 from supervisor.build.builds import Builds, open_builds
@@ -106,6 +107,7 @@ async def _ladder(
             await stack.enter_async_context(_logged(parts))
         containers = await opened("the containers", _containers(parts, manager))
         builds = await opened("the builds", open_builds(parts))
+        suspensions = await opened("the people", open_suspensions(parts.database, parts.events))
         parts.monitor.watch(partial(_census, containers, builds))
         parts.monitor.equip(ReliefHands(parts.tree, parts.owners.limits))
         parts.store.images.watch_users(containers.using_image)
@@ -118,6 +120,7 @@ async def _ladder(
             events=parts.events,
             owners=parts.owners,
             audit=parts.audit,
+            suspensions=suspensions,
             store=parts.store,
             networks=parts.networks,
             monitor=parts.monitor,

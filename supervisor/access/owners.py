@@ -159,6 +159,17 @@ class Owners:
         await self._database.write(write)
         self._own_limits[uid] = own
 
+    async def known(self) -> list[int]:
+        """Everybody with a range or limits of their own, by uid."""
+        allotted = await self._database.read(
+            lambda c: [int(row[0]) for row in c.execute("SELECT uid FROM owners")]
+        )
+        return sorted({*allotted, *self._own_limits})
+
+    async def has_account(self, uid: int) -> bool:
+        """Whether this host knows somebody of that uid."""
+        return await self._directory.account(uid) is not None
+
     async def name_of(self, uid: int) -> str:
         """Their login name now, or when they were last seen; their uid where nobody knows."""
         account = await self._directory.account(uid) or await self._database.read(

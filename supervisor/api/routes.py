@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Mapping
 
 import attrs
 
+from supervisor.access import suspension
 from supervisor.access.identity import Identity
 from supervisor.api.call import Call, Handler
 from supervisor.api.connection import Connection
@@ -34,7 +35,7 @@ from supervisor.api.docker import (
 )
 from supervisor.api.docker.view_system import API_VERSION, API_VERSION_MIN, dotted
 from supervisor.api.http import Head, HttpRefusedError, Response
-from supervisor.api.native import base_image, host, own_view, session
+from supervisor.api.native import base_image, host, own_view, people, session
 from supervisor.api.native.hub import Hub
 from supervisor.api.refusal import refusal
 from supervisor.api.services import Services
@@ -53,10 +54,12 @@ class Access(enum.Enum):
     """Who may use a route; strangers may use none."""
 
     USER = "user"
+    WORK = "user, unless suspended"
     ADMIN = "admin"
 
 
-USER, ADMIN = Access.USER, Access.ADMIN
+USER, WORK, ADMIN = Access.USER, Access.WORK, Access.ADMIN
+ADMIN_RULE = "administrators-only"
 _later = refused.refuse
 _NO_PLUGINS = "volumes and networks are the daemon's own"
 _ONE_HOST = "this daemon serves one host"
@@ -70,7 +73,7 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("GET", "/system/df", USER, system.disk_usage),
     ("POST", "/auth", USER, system.login),
     ("GET", "/containers/json", USER, container_list.list_all),
-    ("POST", "/containers/create", USER, containers.create),
+    ("POST", "/containers/create", WORK, containers.create),
     ("POST", "/containers/prune", USER, container_list.prune),
     ("GET", "/containers/{id}/json", USER, container_list.inspect_one),
     ("GET", "/containers/{id}/top", USER, observe.top),
@@ -81,36 +84,36 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("GET", "/containers/{id}/attach/ws", USER, attach.attach_by_websocket),
     ("HEAD", "/containers/{id}/archive", USER, archive.look),
     ("GET", "/containers/{id}/archive", USER, archive.copy_out),
-    ("PUT", "/containers/{id}/archive", USER, archive.copy_in),
-    ("POST", "/containers/{id}/start", USER, containers.start),
+    ("PUT", "/containers/{id}/archive", WORK, archive.copy_in),
+    ("POST", "/containers/{id}/start", WORK, containers.start),
     ("POST", "/containers/{id}/stop", USER, containers.stop),
-    ("POST", "/containers/{id}/restart", USER, containers.restart),
+    ("POST", "/containers/{id}/restart", WORK, containers.restart),
     ("POST", "/containers/{id}/kill", USER, containers.kill),
     ("POST", "/containers/{id}/pause", USER, containers.pause),
-    ("POST", "/containers/{id}/unpause", USER, containers.unpause),
+    ("POST", "/containers/{id}/unpause", WORK, containers.unpause),
     ("POST", "/containers/{id}/rename", USER, containers.rename),
     ("POST", "/containers/{id}/resize", USER, containers.resize),
     ("POST", "/containers/{id}/wait", USER, containers.wait),
     ("POST", "/containers/{id}/attach", USER, attach.attach),
-    ("POST", "/containers/{id}/exec", USER, execs.exec_create),
-    ("POST", "/containers/{id}/update", USER, containers.update),
+    ("POST", "/containers/{id}/exec", WORK, execs.exec_create),
+    ("POST", "/containers/{id}/update", WORK, containers.update),
     ("DELETE", "/containers/{id}", USER, containers.remove),
     ("DELETE", "/containers/{id}/{alias}", USER, containers.remove_link),
-    ("POST", "/commit", USER, commit.commit),
-    ("POST", "/exec/{id}/start", USER, execs.exec_start),
+    ("POST", "/commit", WORK, commit.commit),
+    ("POST", "/exec/{id}/start", WORK, execs.exec_start),
     ("POST", "/exec/{id}/resize", USER, execs.exec_resize),
     ("GET", "/exec/{id}/json", USER, execs.exec_inspect_one),
     ("GET", "/images/json", USER, images.list_all),
     ("GET", "/images/search", USER, images.search),
     ("GET", "/images/get", USER, images.save_many),
-    ("POST", "/images/create", USER, images.create),
-    ("POST", "/images/load", USER, images.load),
+    ("POST", "/images/create", WORK, images.create),
+    ("POST", "/images/load", WORK, images.load),
     ("POST", "/images/prune", USER, images.prune),
     ("GET", "/images/{name*}/json", USER, images.inspect_one),
     ("GET", "/images/{name*}/history", USER, images.history_of),
     ("GET", "/images/{name*}/get", USER, images.save_one),
-    ("POST", "/images/{name*}/tag", USER, images.tag),
-    ("POST", "/images/{name*}/push", USER, images.push),
+    ("POST", "/images/{name*}/tag", WORK, images.tag),
+    ("POST", "/images/{name*}/push", WORK, images.push),
     ("DELETE", "/images/{name*}", USER, images.remove),
     (
         "GET",
@@ -118,7 +121,7 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
         USER,
         _later("ask a registry", "there is no registry yet"),
     ),
-    ("POST", "/build", USER, builds.build),
+    ("POST", "/build", WORK, builds.build),
     ("POST", "/build/prune", USER, builds.prune),
     (
         "POST",
@@ -130,13 +133,13 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("POST", "/grpc", USER, refused.buildkit),
     ("GET", "/networks", USER, networks.list_all),
     ("GET", "/networks/{id}", USER, networks.inspect_one),
-    ("POST", "/networks/create", USER, networks.create),
+    ("POST", "/networks/create", WORK, networks.create),
     ("POST", "/networks/prune", USER, networks.prune),
-    ("POST", "/networks/{id}/connect", USER, networks.connect),
+    ("POST", "/networks/{id}/connect", WORK, networks.connect),
     ("POST", "/networks/{id}/disconnect", USER, networks.disconnect),
     ("DELETE", "/networks/{id}", USER, networks.remove),
     ("GET", "/volumes", USER, volumes.list_all),
-    ("POST", "/volumes/create", USER, volumes.create),
+    ("POST", "/volumes/create", WORK, volumes.create),
     ("POST", "/volumes/prune", USER, volumes.prune),
     ("GET", "/volumes/{name}", USER, volumes.inspect_one),
     ("DELETE", "/volumes/{name}", USER, volumes.remove),
@@ -160,13 +163,19 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
         for rest in ("", "/{rest*}")
     ),
     ("GET", "/bakehouse/v1/stream", USER, session.stream),
-    ("GET", "/bakehouse/v1/whoami", USER, host.whoami),
+    ("GET", "/bakehouse/v1/whoami", USER, people.whoami),
     ("GET", "/bakehouse/v1/monitor", USER, host.monitor),
     ("GET", "/bakehouse/v1/queue", USER, host.queue),
     ("GET", "/bakehouse/v1/health", USER, host.health),
     ("POST", "/bakehouse/v1/reload", ADMIN, host.reload),
     ("GET", "/bakehouse/v1/doctor", USER, own_view.doctor),
-    ("POST", "/bakehouse/v1/images/bootstrap", USER, base_image.bootstrap),
+    ("GET", "/bakehouse/v1/quota", USER, people.quota),
+    ("GET", "/bakehouse/v1/owners", ADMIN, people.list_all),
+    ("GET", "/bakehouse/v1/owners/{uid}", ADMIN, people.show),
+    ("POST", "/bakehouse/v1/owners/{uid}", ADMIN, people.change),
+    ("POST", "/bakehouse/v1/owners/{uid}/suspend", ADMIN, people.suspend),
+    ("POST", "/bakehouse/v1/owners/{uid}/resume", ADMIN, people.resume),
+    ("POST", "/bakehouse/v1/images/bootstrap", WORK, base_image.bootstrap),
     ("POST", "/bakehouse/v1/images/{name*}/publish", ADMIN, base_image.publish),
 )
 """The first that matches is taken."""
@@ -252,6 +261,25 @@ class Caller:
     hub: Hub
 
 
+async def _admit(route: Route, asked: str, caller: Caller) -> None:
+    """The first gate, by the route alone.
+
+    Raises:
+        PermissionDenied: It is not for this caller; it is an event.
+    """
+    identity, audit = caller.identity, caller.services.audit
+    if route.access is Access.ADMIN and not identity.admin:
+        message = f"cannot use {asked}: refused by the rule {ADMIN_RULE}: it is for administrators"
+        await audit.refused(identity.owner, asked, ADMIN_RULE, message)
+        raise PermissionDenied(message)
+    if route.access is Access.WORK:
+        try:
+            caller.services.suspensions.check(identity)
+        except PermissionDenied as error:
+            await audit.refused(identity.owner, asked, suspension.RULE, error.message)
+            raise
+
+
 async def dispatch(connection: Connection, head: Head, caller: Caller) -> Response | None:
     """Serve one request; None when the handler has answered itself."""
     version, path = split_version(head.path)
@@ -259,8 +287,7 @@ async def dispatch(connection: Connection, head: Head, caller: Caller) -> Respon
         route, parameters = match(head.method, path)
     except HttpRefusedError as error:
         return refusal(error)  # the connection may go on
-    if route.access is Access.ADMIN and not caller.identity.admin:
-        raise PermissionDenied(f"cannot use {head.method} {path}: it is for administrators")
+    await _admit(route, f"{head.method} {path}", caller)
     call = Call(head, caller.identity, parameters, version, connection, caller.services, caller.hub)
     answer = route.handler(call)
     return await answer if isinstance(answer, Awaitable) else answer

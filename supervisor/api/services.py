@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from supervisor.access.audit import Audit
     from supervisor.access.owners import Owners
+    from supervisor.access.suspension import Suspensions
     from supervisor.build.builds import Builds
     from supervisor.config import Config
     from supervisor.database.database import Database
@@ -71,6 +72,7 @@ class Services:
     events: Events
     owners: Owners
     audit: Audit
+    suspensions: Suspensions
     store: Store
     networks: Networks
     monitor: Monitor

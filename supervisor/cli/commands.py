@@ -284,15 +284,85 @@ def queue(context: click.Context, as_json: bool) -> None:
 
 
 @bakehouse.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.pass_context
-def whoami(context: click.Context) -> None:
-    """Tell who you are to the daemon."""
-    from supervisor.cli.connection import Request
+def whoami(context: click.Context, as_json: bool) -> None:
+    """Tell who you are to the daemon: role, groups, ids, limits and use."""
+    from supervisor.cli import people
 
-    answer = _fetch(context, Request("GET", "/bakehouse/v1/whoami"))
-    for key, value in (answer if isinstance(answer, dict) else {}).items():
-        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-        click.echo(f"{key}: {shown}")
+    _run(functools.partial(people.show_whoami, _socket(context), as_json=as_json))
+
+
+@bakehouse.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON array.")
+@click.pass_context
+def quota(context: click.Context, as_json: bool) -> None:
+    """Tell what you use of what you may."""
+    from supervisor.cli import people
+
+    _run(functools.partial(people.show_quota, _socket(context), as_json=as_json))
+
+
+@bakehouse.group()
+def owner() -> None:
+    """Look after the people of this host; for administrators. OWNER is a login name or a uid."""
+
+
+@owner.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array.")
+@click.pass_context
+def list_owners(context: click.Context, as_json: bool) -> None:
+    """List everybody who has something here, or for whom something is set."""
+    from supervisor.cli import people
+
+    _run(functools.partial(people.list_owners, _socket(context), as_json=as_json))
+
+
+@owner.command("show")
+@click.argument("owner_", metavar="OWNER")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.pass_context
+def show_owner(context: click.Context, owner_: str, as_json: bool) -> None:
+    """Show somebody's limits and use."""
+    from supervisor.cli import people
+
+    _run(functools.partial(people.show_owner, _socket(context), owner_, as_json=as_json))
+
+
+@owner.command("set")
+@click.argument("owner_", metavar="OWNER")
+@click.argument("limits", nargs=-1, required=True, metavar="LIMIT=VALUE...")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.pass_context
+def set_owner(context: click.Context, owner_: str, limits: tuple[str, ...], as_json: bool) -> None:
+    """Give somebody limits of their own, e.g. memory_bytes_max=4g cpus_max=1.5 containers_max=default.
+
+    They hold at once, also for what runs, and are those of [owner] in the settings; 0 is no limit.
+    """
+    from supervisor.cli import people
+
+    _run(functools.partial(people.set_owner, _socket(context), owner_, limits, as_json=as_json))
+
+
+@owner.command("suspend")
+@click.argument("owner_", metavar="OWNER")
+@click.option("--reason", default="", help="Told to them with every refusal.")
+@click.pass_context
+def suspend_owner(context: click.Context, owner_: str, reason: str) -> None:
+    """Let nothing new of somebody's begin; what runs goes on."""
+    from supervisor.cli import people
+
+    _run(functools.partial(people.suspend_owner, _socket(context), owner_, reason))
+
+
+@owner.command("resume")
+@click.argument("owner_", metavar="OWNER")
+@click.pass_context
+def resume_owner(context: click.Context, owner_: str) -> None:
+    """Let somebody work again."""
+    from supervisor.cli import people
+
+    _run(functools.partial(people.resume_owner, _socket(context), owner_))
 
 
 @bakehouse.command()

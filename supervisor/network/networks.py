@@ -122,6 +122,14 @@ class Networks:
             await self._bridges.lower(known)
             await self._subnets.remove(known)
 
+    def made_by(self, owner: int) -> int:
+        """How many networks an owner has made."""
+        return self._registry.made_by(owner)
+
+    def ports_of(self, owner: int) -> int:
+        """How many ports of the host an owner's containers have published."""
+        return self._seats.holders.count(owner)
+
     def list(self, identity: Identity) -> list[NetworkView]:
         """What the caller has."""
         return [views.network_view(self._seats, one) for one in self._registry.own(identity.owner)]
@@ -348,6 +356,7 @@ async def open_networks(
                     links=links,
                     occupancy=occupancy,
                     chooser=Chooser(settings.ephemeral_first, settings.ephemeral_last),
+                    owners=owners,
                 )
                 networks = Networks(database, registry, subnets, bridges, occupancy, seats)
                 await in_thread(lambda: seats.pins.mkdir(mode=0o700, parents=True, exist_ok=True))

@@ -15,11 +15,13 @@ import errno
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import attrs
 
+from supervisor.access.quota import admit
 from supervisor.access.requests import PortRequest
 from supervisor.errors import BakehouseError, Conflict, InvalidArgument, ResourceExhausted
 
@@ -77,20 +79,45 @@ class PortHolders:
 
     def __init__(self) -> None:
         self._at: dict[tuple[str, int], dict[str, tuple[int, str, str]]] = {}
+        self._counts: Counter[int] = Counter()
 
     def add(self, container_id: str, name: str, owner: int, ports: Iterable[BoundPort]) -> None:
         """The container, called so, has these."""
         for port in ports:
             at = self._at.setdefault((port.protocol, port.host_port), {})
+            self._counts[owner] += container_id not in at
             at[container_id] = (owner, name, port.host_address)
 
     def remove(self, container_id: str, ports: Iterable[BoundPort]) -> None:
         """It has them no more."""
         for port in ports:
             at = self._at.get((port.protocol, port.host_port), {})
-            at.pop(container_id, None)
+            gone = at.pop(container_id, None)
+            if gone is not None:
+                self._counts[gone[0]] -= 1
             if not at:
                 self._at.pop((port.protocol, port.host_port), None)
+        self._counts = +self._counts
+
+    def count(self, owner: int) -> int:
+        """How many an owner has; one that is published on several addresses is one."""
+        return self._counts[owner]
+
+    def admit(self, owner: int, more: int, allowed: int) -> None:
+        """Let an owner publish so many more ports.
+
+        Raises:
+            ResourceExhausted: It would be more than they may.
+        """
+        have = self._counts[owner]
+        if not allowed or have + more <= allowed:
+            return
+        by_name = Counter(
+            name for at in self._at.values() for whose, name, _ in at.values() if whose == owner
+        )
+        most = [f"container {name} has {count}" for name, count in by_name.most_common(1)]
+        what = f"publish {more} port{'' if more == 1 else 's'}"
+        admit(what, have, allowed, more=more, hint="; ".join((*most, "publish fewer")))
 
     def told_to(self, owner: int) -> Callable[[str, str, int], str]:
         """Who has a port, as far as ``owner`` may know."""

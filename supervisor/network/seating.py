@@ -42,6 +42,7 @@ from supervisor.network.seat_ledger import Also, SeatLedger
 from supervisor.tasks import Turns, finish_within
 
 if TYPE_CHECKING:
+    from supervisor.access.owners import Owners
     from supervisor.access.requests import PortRequest
     from supervisor.config import Config
     from supervisor.database.database import Database
@@ -96,6 +97,7 @@ class Seats:
     links: Netlink
     occupancy: Occupancy
     chooser: Chooser
+    owners: Owners
     places: dict[str, Place] = attrs.field(factory=dict)
     holders: PortHolders = attrs.field(factory=PortHolders)
     _turns: Turns[str] = attrs.field(factory=Turns)
@@ -341,6 +343,8 @@ class Seats:
             return
         network = self.registry.numbered[out.network]
         host_address = options.read(network.options).host_address
+        wanted = len(dict.fromkeys(place.asked))
+        self.holders.admit(place.seat.owner, wanted, self.owners.limits(place.seat.owner).ports_max)
         place.holds = hold_all(
             place.asked,
             self.chooser,

@@ -14,6 +14,7 @@ import trio
 
 from protocol.events import ContainerCreate
 from supervisor.access.identity import Identity
+from supervisor.access.quota import admit
 from supervisor.access.requests import ContainerRequest, ExecRequest
 from supervisor.errors import (
     AlreadyExists,
@@ -99,6 +100,14 @@ class Containers:
             keeper for keeper in reversed(self._keepers.values()) if self._may_see(identity, keeper)
         ]
 
+    def count(self, owner: int) -> int:
+        """How many an owner has, running or not."""
+        return len(self._names.get(owner, {}))
+
+    def execs_at_work(self, owner: int) -> int:
+        """How many execs of an owner's have not ended."""
+        return self._execs.at_work(owner)
+
     def every(self) -> list[Keeper]:
         """All, for the daemon's own use."""
         return list(self._keepers.values())
@@ -141,7 +150,6 @@ class Containers:
             )
         if request.init:
             await in_thread(find_init)
-        self._admit(identity)
         image = await parts.store.images.resolve(identity, request.image)
         remapped = not identity.admin or request.userns_mode == "remap"
         check_platform(request, image.config)
@@ -168,6 +176,7 @@ class Containers:
             connections=await settled(parts.networks, identity.owner, request),
             links=settled_links(request, identity.owner, self._finder(identity)),
         )
+        self._admit(identity)
         self._reserve(record)
         keeper = self._keeper(record, ContainerState())
         try:
@@ -192,13 +201,13 @@ class Containers:
         return lambda reference: _seen(self.find(identity, reference))
 
     def _admit(self, identity: Identity) -> None:
-        most = self.parts.owners.limits(identity.owner).containers_max
-        have = len(self._names[identity.owner])
-        if most and have >= most:
-            raise ResourceExhausted(
-                f"cannot create a container: you have {have}, and {most} are allowed",
-                hint="remove some that have ended: docker container prune",
-            )
+        """Nothing may be waited for between this and having it: several creates are at work at once."""
+        allowed = self.parts.owners.limits(identity.owner).containers_max
+        names = self._names[identity.owner]
+        keepers = [self._keepers[one] for one in names.values() if one in self._keepers]
+        idle = sum(not keeper.active for keeper in keepers)
+        hint = f"{idle} of them do not run: docker container prune removes those"
+        admit("create a container", len(names), allowed, hint=hint)
 
     def _reserve(self, record: ContainerRecord) -> None:
         holder = self._names[record.owner].setdefault(record.name, record.id)
@@ -284,17 +293,24 @@ class Containers:
 
         Raises:
             InvalidArgument: No command.
-            ResourceExhausted: The container has too many.
+            ResourceExhausted: The container has too many, or its owner.
         """
+        allowed = self.parts.owners.limits(identity.owner).execs_max
+        hint = "wait for some to end; those that were never started go with their container"
+        admit("execute in a container", self._execs.at_work(identity.owner), allowed, hint=hint)
         return await self.make_exec(keeper, identity.owner, request)
 
     async def make_exec(self, keeper: Keeper, owner: int, request: ExecRequest) -> Exec:
         """The same, for whom it is known already."""
         record = new_exec(keeper.record.id, owner, request)
-        await self._bound_execs(keeper)
         made = Exec(self.parts, self._ledger, keeper, record)
-        await made.create()
-        self._execs.add(made)
+        self._execs.add(made)  # before anything is waited for, so that it counts
+        try:
+            await self._bound_execs(keeper)
+            await made.create()
+        except BaseException:
+            self._execs.forget([record.id])
+            raise
         return made
 
     def starting(self, owner: int) -> trio.CapacityLimiter:
@@ -309,12 +325,12 @@ class Containers:
     async def _bound_execs(self, keeper: Keeper) -> None:
         """Forget the oldest that ended when a container has had many."""
         have = self._execs.of(keeper.record.id)
-        if len(have) < EXECS_PER_CONTAINER_MAX:
+        if len(have) <= EXECS_PER_CONTAINER_MAX:
             return
         over = [one.record.id for one in have if one.ended.is_set()][: EXECS_PER_CONTAINER_MAX // 2]
         if not over:
             raise ResourceExhausted(
-                f"cannot execute in container {keeper.record.name}: it has {len(have)} execs already"
+                f"cannot execute in container {keeper.record.name}: it has {len(have) - 1} execs already"
             )
         await self._ledger.delete_execs(over)
         self._execs.forget(over)

@@ -63,7 +63,7 @@ async def open_store(
     snapshots = Snapshots(database, spawner, owners, layers, views, trash)
     images = Images(database, events, layers)
     await snapshots.open()
-    volumes = Volumes(database, events, spawner, views, trash)
+    volumes = Volumes(database, events, spawner, views, trash, owners.limits)
     bounds = Bounds(config.store.layer_bytes_max, config.store.layer_entries_max)
     spool = Spool(config.data_root, config.store.layer_bytes_max)
     transfer = Transfer(images, layers, spool, Unpacker(spawner, bounds), config.store)

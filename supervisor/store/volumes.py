@@ -25,7 +25,9 @@ import trio
 from protocol.events import VolumeCreate, VolumeDestroy, VolumePrune
 from supervisor import clock
 from supervisor.access.owners import Owner
+from supervisor.access.quota import admit
 from supervisor.access.volume_options import volume_source
+from supervisor.config import OwnerConfig
 from supervisor.database.database import Database
 from supervisor.errors import Conflict, Internal, InvalidArgument, NotFound
 from supervisor.events.journal import Events
@@ -67,6 +69,7 @@ class Volumes:
     _spawner: Spawner
     _views: Views
     _trash: Trash
+    _limits: Callable[[int], OwnerConfig]
     _in_memory: set[Path] = attrs.field(factory=set)
     _changing: trio.Lock = attrs.field(factory=trio.Lock)
 
@@ -105,6 +108,7 @@ class Volumes:
 
         Raises:
             InvalidArgument: The name is not safe, or the options make no sense.
+            ResourceExhausted: The owner has as many as they may.
         """
         _check(name, options or {})
         wanted = Volume(
@@ -117,12 +121,25 @@ class Volumes:
             created_ns=clock.now_ns(),
         )
         async with self._changing:
+            await self._admit(owner, wanted.name)
             with finish_within(
                 FILL_CLEANUP_SECONDS
             ):  # a directory that no row tells of is nobody's
                 await in_thread(lambda: _make(self.path(wanted.owner, wanted.name)))
                 return await self._database.write(lambda c: self._create_in(c, wanted, holder))
         raise Internal(f"cannot create volume {wanted.name}: the database does not answer")
+
+    async def _admit(self, owner: int, name: str) -> None:
+        """One more may be made, or is there already. Rows come and go only while ``_changing`` is held."""
+        allowed = self._limits(owner).volumes_max
+        if not allowed:
+            return
+        have, anonymous, there = await self._database.read(lambda c: _counts(c, owner, name))
+        if not there:
+            hint = (
+                f"{anonymous} of them are anonymous: docker volume prune removes those nobody uses"
+            )
+            admit("create a volume", have, allowed, hint=hint)
 
     async def get(self, owner: int, name: str) -> Volume:
         """The owner's volume of this name.
@@ -138,6 +155,10 @@ class Volumes:
         return await self._database.read(
             lambda connection: _select(connection, where, {"owner": owner})
         )
+
+    async def count(self, owner: int) -> int:
+        """How many an owner has."""
+        return await self._database.read(lambda connection: _counts(connection, owner, "")[0])
 
     async def remove(self, owner: int, name: str, *, force: bool = False) -> None:
         """Remove a volume with what is in it.
@@ -416,6 +437,15 @@ def _copy_up(root: int, target: str, into: int) -> None:
         copying.copy_tree(source, into)
     finally:
         os.close(source)
+
+
+def _counts(connection: sqlite3.Connection, owner: int, name: str) -> tuple[int, int, bool]:
+    """How many an owner has, how many of them are anonymous, and whether one is called ``name``."""
+    found = connection.execute(
+        "SELECT count(*), coalesce(sum(anonymous), 0), coalesce(max(name = ?), 0) FROM volumes WHERE owner = ?",
+        (name, owner),
+    ).fetchone()
+    return int(found[0]), int(found[1]), bool(found[2])
 
 
 def _get(connection: sqlite3.Connection, owner: int, name: str) -> Volume:

@@ -18,6 +18,7 @@ import trio
 
 from supervisor.access.audit import open_audit
 from supervisor.access.owners import open_owners
+from supervisor.access.suspension import open_suspensions
 from supervisor.api.server import open_api, open_listeners
 from supervisor.api.services import HostFacts, Services
 from supervisor.config import ApiConfig, Config
@@ -60,8 +61,9 @@ async def serving(tmp_path: Path, api: ApiConfig | None = None) -> AsyncIterator
         open_events(database, config.journal) as events,
         open_owners(database, events, config) as owners,
         open_audit(events, config) as audit,
+        open_suspensions(database, events) as suspensions,
     ):
-        services = Services(config, database, events, owners, audit, *ABSENT, FACTS)
+        services = Services(config, database, events, owners, audit, suspensions, *ABSENT, FACTS)
         async with open_api(services):
             yield config.socket_path
 

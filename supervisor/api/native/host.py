@@ -1,4 +1,4 @@
-"""Our own API beside the stream: who am I, how is the host, and making a base image."""
+"""Our own API beside the stream: how the host is."""
 
 from __future__ import annotations
 
@@ -6,22 +6,6 @@ import cattrs
 
 from supervisor.api.call import Call
 from supervisor.api.http import Response, json_response
-
-
-async def whoami(call: Call) -> Response:
-    """``GET /bakehouse/v1/whoami``: the caller, as the daemon knows them, and their range of ids."""
-    identity = call.identity
-    owner = await call.services.owners.owner_of(identity)
-    return json_response(
-        {
-            "uid": identity.uid,
-            "user": identity.user,
-            "role": identity.role.value,
-            "groups": list(identity.groups),
-            "remapped": owner.remapped,
-            "range_first": owner.range_first,
-        }
-    )
 
 
 async def reload(call: Call) -> Response:
