@@ -176,6 +176,8 @@ class OwnerConfig:
         ports_max: Ports of the host that their containers have published.
         volumes_max: Volumes, anonymous ones too.
         execs_max: Further processes in their containers that have not ended.
+        disk_bytes_max: What their things take: images by share, what containers wrote, logs, volumes, build cache. It is
+            counted now and then, and held when the next is allotted.
     """
 
     cpu_weight: int = 100
@@ -192,6 +194,7 @@ class OwnerConfig:
     ports_max: int = 1_000
     volumes_max: int = 1_000
     execs_max: int = 1_000
+    disk_bytes_max: int = 0
 
 
 @attrs.frozen

@@ -43,6 +43,7 @@ from supervisor.network.networks import open_networks
 from supervisor.runtime import processes, seccomp
 from supervisor.runtime.cgroup_tree import CgroupTree
 from supervisor.runtime.containers import Containers
+from supervisor.runtime.disk_use import open_disk_use
 from supervisor.runtime.oci_runtime import OciRuntime, open_runtime
 from supervisor.runtime.opening import open_containers
 from supervisor.runtime.parts import Parts
@@ -108,6 +109,7 @@ async def _ladder(
         containers = await opened("the containers", _containers(parts, manager))
         builds = await opened("the builds", open_builds(parts))
         suspensions = await opened("the people", open_suspensions(parts.database, parts.events))
+        disk = await opened("the disk's use", open_disk_use(parts, containers))
         parts.monitor.watch(partial(_census, containers, builds))
         parts.monitor.equip(ReliefHands(parts.tree, parts.owners.limits))
         parts.store.images.watch_users(containers.using_image)
@@ -126,6 +128,7 @@ async def _ladder(
             monitor=parts.monitor,
             containers=containers,
             builds=builds,
+            disk=disk,
             facts=facts,
             reread=reloading,
         )

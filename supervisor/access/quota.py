@@ -7,6 +7,7 @@ beyond their bound when the next is allotted; the kernel sees to processors, mem
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 import attrs
 
@@ -36,6 +37,7 @@ class Use:
         ports: Published on the host.
         volumes: Anonymous ones too.
         execs: At work.
+        disk: Bytes their things took when they were last looked at, by kind.
     """
 
     cpu_cores: float = 0.0
@@ -47,6 +49,12 @@ class Use:
     ports: int = 0
     volumes: int = 0
     execs: int = 0
+    disk: Mapping[str, int] = attrs.field(factory=dict)
+
+    @property
+    def disk_bytes(self) -> int:
+        """All of it."""
+        return sum(self.disk.values())
 
 
 @attrs.frozen
@@ -73,6 +81,7 @@ _TABLE: tuple[tuple[str, Unit, str, str], ...] = (
     ("ports", Unit.COUNT, "ports", "ports_max"),
     ("volumes", Unit.COUNT, "volumes", "volumes_max"),
     ("execs", Unit.COUNT, "execs", "execs_max"),
+    ("disk", Unit.BYTES, "disk_bytes", "disk_bytes_max"),
 )
 """Name, unit, the field of :class:`Use`, and the setting that bounds it."""
 

@@ -55,10 +55,11 @@ class Access(enum.Enum):
 
     USER = "user"
     WORK = "user, unless suspended"
+    FILL = "user, unless suspended, or their disk is full"
     ADMIN = "admin"
 
 
-USER, WORK, ADMIN = Access.USER, Access.WORK, Access.ADMIN
+USER, WORK, FILL, ADMIN = Access.USER, Access.WORK, Access.FILL, Access.ADMIN
 ADMIN_RULE = "administrators-only"
 _later = refused.refuse
 _NO_PLUGINS = "volumes and networks are the daemon's own"
@@ -73,7 +74,7 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("GET", "/system/df", USER, system.disk_usage),
     ("POST", "/auth", USER, system.login),
     ("GET", "/containers/json", USER, container_list.list_all),
-    ("POST", "/containers/create", WORK, containers.create),
+    ("POST", "/containers/create", FILL, containers.create),
     ("POST", "/containers/prune", USER, container_list.prune),
     ("GET", "/containers/{id}/json", USER, container_list.inspect_one),
     ("GET", "/containers/{id}/top", USER, observe.top),
@@ -84,10 +85,10 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("GET", "/containers/{id}/attach/ws", USER, attach.attach_by_websocket),
     ("HEAD", "/containers/{id}/archive", USER, archive.look),
     ("GET", "/containers/{id}/archive", USER, archive.copy_out),
-    ("PUT", "/containers/{id}/archive", WORK, archive.copy_in),
-    ("POST", "/containers/{id}/start", WORK, containers.start),
+    ("PUT", "/containers/{id}/archive", FILL, archive.copy_in),
+    ("POST", "/containers/{id}/start", FILL, containers.start),
     ("POST", "/containers/{id}/stop", USER, containers.stop),
-    ("POST", "/containers/{id}/restart", WORK, containers.restart),
+    ("POST", "/containers/{id}/restart", FILL, containers.restart),
     ("POST", "/containers/{id}/kill", USER, containers.kill),
     ("POST", "/containers/{id}/pause", USER, containers.pause),
     ("POST", "/containers/{id}/unpause", WORK, containers.unpause),
@@ -95,19 +96,19 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("POST", "/containers/{id}/resize", USER, containers.resize),
     ("POST", "/containers/{id}/wait", USER, containers.wait),
     ("POST", "/containers/{id}/attach", USER, attach.attach),
-    ("POST", "/containers/{id}/exec", WORK, execs.exec_create),
+    ("POST", "/containers/{id}/exec", FILL, execs.exec_create),
     ("POST", "/containers/{id}/update", WORK, containers.update),
     ("DELETE", "/containers/{id}", USER, containers.remove),
     ("DELETE", "/containers/{id}/{alias}", USER, containers.remove_link),
-    ("POST", "/commit", WORK, commit.commit),
+    ("POST", "/commit", FILL, commit.commit),
     ("POST", "/exec/{id}/start", WORK, execs.exec_start),
     ("POST", "/exec/{id}/resize", USER, execs.exec_resize),
     ("GET", "/exec/{id}/json", USER, execs.exec_inspect_one),
     ("GET", "/images/json", USER, images.list_all),
     ("GET", "/images/search", USER, images.search),
     ("GET", "/images/get", USER, images.save_many),
-    ("POST", "/images/create", WORK, images.create),
-    ("POST", "/images/load", WORK, images.load),
+    ("POST", "/images/create", FILL, images.create),
+    ("POST", "/images/load", FILL, images.load),
     ("POST", "/images/prune", USER, images.prune),
     ("GET", "/images/{name*}/json", USER, images.inspect_one),
     ("GET", "/images/{name*}/history", USER, images.history_of),
@@ -121,7 +122,7 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
         USER,
         _later("ask a registry", "there is no registry yet"),
     ),
-    ("POST", "/build", WORK, builds.build),
+    ("POST", "/build", FILL, builds.build),
     ("POST", "/build/prune", USER, builds.prune),
     (
         "POST",
@@ -139,7 +140,7 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("POST", "/networks/{id}/disconnect", USER, networks.disconnect),
     ("DELETE", "/networks/{id}", USER, networks.remove),
     ("GET", "/volumes", USER, volumes.list_all),
-    ("POST", "/volumes/create", WORK, volumes.create),
+    ("POST", "/volumes/create", FILL, volumes.create),
     ("POST", "/volumes/prune", USER, volumes.prune),
     ("GET", "/volumes/{name}", USER, volumes.inspect_one),
     ("DELETE", "/volumes/{name}", USER, volumes.remove),
@@ -175,7 +176,7 @@ ROUTES: tuple[tuple[str, str, Access, Handler], ...] = (
     ("POST", "/bakehouse/v1/owners/{uid}", ADMIN, people.change),
     ("POST", "/bakehouse/v1/owners/{uid}/suspend", ADMIN, people.suspend),
     ("POST", "/bakehouse/v1/owners/{uid}/resume", ADMIN, people.resume),
-    ("POST", "/bakehouse/v1/images/bootstrap", WORK, base_image.bootstrap),
+    ("POST", "/bakehouse/v1/images/bootstrap", FILL, base_image.bootstrap),
     ("POST", "/bakehouse/v1/images/{name*}/publish", ADMIN, base_image.publish),
 )
 """The first that matches is taken."""
@@ -266,18 +267,21 @@ async def _admit(route: Route, asked: str, caller: Caller) -> None:
 
     Raises:
         PermissionDenied: It is not for this caller; it is an event.
+        ResourceExhausted: Their things take as much of the disk as they may.
     """
     identity, audit = caller.identity, caller.services.audit
     if route.access is Access.ADMIN and not identity.admin:
         message = f"cannot use {asked}: refused by the rule {ADMIN_RULE}: it is for administrators"
         await audit.refused(identity.owner, asked, ADMIN_RULE, message)
         raise PermissionDenied(message)
-    if route.access is Access.WORK:
+    if route.access in {Access.WORK, Access.FILL}:
         try:
             caller.services.suspensions.check(identity)
         except PermissionDenied as error:
             await audit.refused(identity.owner, asked, suspension.RULE, error.message)
             raise
+    if route.access is Access.FILL:
+        await caller.services.disk.admit(identity.owner)
 
 
 async def dispatch(connection: Connection, head: Head, caller: Caller) -> Response | None:

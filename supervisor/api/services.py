@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from supervisor.network.networks import Networks
     from supervisor.reloading import Reread
     from supervisor.runtime.containers import Containers
+    from supervisor.runtime.disk_use import DiskUse
     from supervisor.store.store import Store
 
 
@@ -78,5 +79,6 @@ class Services:
     monitor: Monitor
     containers: Containers
     builds: Builds
+    disk: DiskUse
     facts: HostFacts
     reread: Callable[[], Awaitable[Reread]] = _nothing_to_reread

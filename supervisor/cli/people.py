@@ -178,6 +178,16 @@ def _print_pairs(lines: Mapping[str, str]) -> None:
 
 def _print_quotas(told: object) -> None:
     print_table(("", "USED", "ALLOWED", "PERCENT"), [quota_row(_table(one)) for one in _list(told)])
+    if parts := _parts(told):
+        sys.stdout.write(f"on the disk, when it was last looked at: {parts}\n")
+
+
+def _parts(told: object) -> str:
+    """What the disk's use is made of, the largest first."""
+    parts = [_table(_table(line).get("parts")) for line in _list(told)]
+    sizes = {name: size for part in parts for name, size in part.items() if isinstance(size, int)}
+    ordered = sorted(sizes.items(), key=lambda part: (-part[1], part[0]))
+    return ", ".join(f"{name} {human_bytes(size)}" for name, size in ordered if size)
 
 
 def quota_row(one: Mapping[str, object]) -> tuple[str, ...]:

@@ -104,8 +104,10 @@ def _unless_gone(look: Callable[[], T], gone: frozenset[int]) -> T | None:
         raise
 
 
-def measure(root: Path) -> int:
+def measure(root: Path, entry_bytes: int = 0) -> int:
     """Bytes of the regular files below ``root``, each counted once however many names it has; 0 when it is gone.
+
+    ``entry_bytes`` are added for each name, so that empty files are not for nothing.
 
     Others may change the tree meanwhile.
 
@@ -121,6 +123,7 @@ def measure(root: Path) -> int:
     try:
         for entry in walk(descriptor, changing=True):
             status = entry.status
+            total += entry_bytes
             if not stat.S_ISREG(status.st_mode):
                 continue
             if status.st_nlink > 1:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from supervisor.monitor.monitor import Monitor
     from supervisor.network.networks import Networks
     from supervisor.runtime.containers import Containers
+    from supervisor.runtime.disk_use import DiskUse
     from supervisor.store.store import Store
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it speaks as other users")
@@ -40,7 +41,7 @@ FACTS = HostFacts(
 )
 NOBODY = 65_534
 ABSENT = cast(
-    "tuple[Store, Networks, Monitor, Containers, Builds]", (None,) * 5
+    "tuple[Store, Networks, Monitor, Containers, Builds, DiskUse]", (None,) * 6
 )  # these requests never reach them
 ASK = """
 import socket, sys

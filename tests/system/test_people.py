@@ -262,3 +262,54 @@ def test_every_form_of_owner_and_its_faults(ready: Daemon, two_users: People) ->
         ask(ready, "POST", f"/bakehouse/v1/owners/{ada.uid}/suspend", {"reason": 1}).status == 400
     )
     assert "suspended" not in ready.bakehouse("owner", "show", ada.name).stdout
+
+
+def disk_of(daemon: Daemon, user: User) -> dict[str, int]:
+    parts: dict[str, int] = lines_of(daemon, user)["disk"]["parts"]
+    return parts
+
+
+def test_the_disk_is_counted_and_held_at_the_next_allocation(
+    ready: Daemon, two_users: People
+) -> None:
+    ada, bob = two_users.ada, two_users.bob
+    before = disk_of(ready, ada)
+    fill = "head -c 9000000 /dev/zero > /v/x; ln /v/x /v/y; head -c 3000000 /dev/zero > /z; head -c 200000 /dev/zero"
+    ready.docker("run", "--name", "fills", "-v", "filled:/v", "busybox", "sh", "-c", fill, user=ada)
+    after = disk_of(ready, ada)
+    assert (
+        9_000_000 <= after["volumes"] - before["volumes"] < 9_100_000
+    )  # a hard link is no second file
+    assert 3_000_000 <= after["containers"] - before["containers"] < 3_100_000
+    assert after["logs"] > before["logs"]
+    assert after["images"] > 0
+    set_limits(ready, ada, "disk_bytes_max=8m")
+    refused = ready.docker("run", "--rm", "busybox", "true", user=ada, check=False)
+    assert "cannot put more on the disk" in refused.stderr
+    assert "8,388,608 are allowed: volumes" in refused.stderr
+    assert "docker volume prune" in refused.stderr
+    assert ready.docker("volume", "create", "another", user=ada, check=False).returncode != 0
+    ready.docker("run", "--rm", "busybox", "true", user=bob)
+    ready.kill()
+    ready.start()  # what was counted is known at once
+    assert disk_of(ready, ada)["volumes"] == after["volumes"]
+    ready.docker("rm", "fills", user=ada)
+    ready.docker("volume", "rm", "filled", user=ada)
+    gone = disk_of(ready, ada)
+    assert (gone["volumes"], gone["containers"]) == (before["volumes"], before["containers"])
+    ready.docker("run", "--rm", "busybox", "true", user=ada)
+    set_limits(ready, ada, "disk_bytes_max=default")
+
+
+def test_what_is_copied_into_a_container_that_does_not_run_counts(
+    ready: Daemon, two_users: People
+) -> None:
+    ada = two_users.ada
+    large = ada.home / "large"
+    large.write_bytes(bytes(2_000_000))
+    ready.docker("create", "--name", "copied", "busybox", "true", user=ada)
+    before = disk_of(ready, ada)["containers"]
+    ready.docker("cp", str(large), "copied:/large", user=ada)
+    assert disk_of(ready, ada)["containers"] >= before + 2_000_000
+    ready.docker("rm", "copied", user=ada)
+    large.unlink()

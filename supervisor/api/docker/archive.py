@@ -42,14 +42,17 @@ async def copy_out(call: Call) -> None:
 async def copy_in(call: Call) -> Response:
     """``PUT /containers/{id}/archive``."""
     keeper, path = _named(call)
-    async with call.connection.while_client_stays():
-        await copies.incoming(
-            keeper,
-            path,
-            call.connection.body(),
-            keep_kinds=call.query.flag("noOverwriteDirNonDir"),
-            as_user=call.query.flag("copyUIDGID"),
-        )
+    try:
+        async with call.connection.while_client_stays():
+            await copies.incoming(
+                keeper,
+                path,
+                call.connection.body(),
+                keep_kinds=call.query.flag("noOverwriteDirNonDir"),
+                as_user=call.query.flag("copyUIDGID"),
+            )
+    finally:
+        call.services.disk.touched(keeper.record.id)  # of what failed a part may be there
     return Response(200)
 
 

@@ -49,11 +49,15 @@ def seen(call: Call, keeper: Keeper, size_bytes: tuple[int, int] | None = None) 
 
 async def size_bytes(call: Call, keeper: Keeper) -> tuple[int, int] | None:
     """What it has written, and that with its image's layers; what is being removed has no size."""
+    return await with_layers(call, keeper, await _written_bytes(call, keeper))
+
+
+async def with_layers(call: Call, keeper: Keeper, written: int) -> tuple[int, int] | None:
+    """``written``, and that with the layers of its image; what is being removed has none."""
     try:
         layers = await call.services.store.layers.get(keeper.record.layers)
     except NotFound:
         return None
-    written = await _written_bytes(call, keeper)
     return written, written + sum(layer.bytes for layer in layers)
 
 

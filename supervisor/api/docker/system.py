@@ -5,8 +5,10 @@ from __future__ import annotations
 import collections
 from contextlib import aclosing
 
+import trio
+
 from supervisor.api.call import Call
-from supervisor.api.docker.container_list import seen, size_bytes
+from supervisor.api.docker.container_list import seen, with_layers
 from supervisor.api.docker.images import listed_images
 from supervisor.api.docker.refused import refuse
 from supervisor.api.docker.shape_build import filters
@@ -20,9 +22,11 @@ from supervisor.api.http import JsonObject, Response, json_line, json_response
 from supervisor.clock import now_ns
 from supervisor.errors import InvalidArgument
 from supervisor.events.follow import KNOWN_FILTERS, Span, follow
+from supervisor.runtime.disk_use import CONTAINER, VOLUME, DiskUse, Sizes
 from supervisor.runtime.status import Status
 
 _NO_CACHE = (("Cache-Control", "no-cache, no-store, must-revalidate"), ("Pragma", "no-cache"))
+LOOK_SECONDS = 0.5
 USAGE_TYPES = ("container", "image", "volume", "build-cache")
 _COUNTED = {Status.RUNNING: "running", Status.PAUSED: "paused"}
 
@@ -81,6 +85,8 @@ async def events(call: Call) -> None:
 async def disk_usage(call: Call) -> Response:
     """``GET /system/df``: what the caller's things take; ``type`` (since 1.42) chooses among them."""
     wanted = _usage_types(call)
+    await look_quickly(call.services.disk)
+    sizes = await call.services.disk.sizes()
     whole: JsonObject = {}
     if "image" in wanted:
         whole |= {
@@ -88,13 +94,19 @@ async def disk_usage(call: Call) -> Response:
             "Images": await listed_images(call),
         }
     if "container" in wanted:
-        whole["Containers"] = await _containers_usage(call)
+        whole["Containers"] = await _containers_usage(call, sizes)
     if "volume" in wanted:
-        whole["Volumes"] = await _volumes_usage(call)
+        whole["Volumes"] = await _volumes_usage(call, sizes)
     if "build-cache" in wanted:
         _, cache_bytes = await call.services.builds.usage(call.identity)
         whole |= {"BuildCache": [], "BuilderSize": cache_bytes}
     return json_response(whole)
+
+
+async def look_quickly(disk: DiskUse) -> None:
+    """Have the sizes that can be had within a moment; of the others those that were known hold."""
+    with trio.move_on_after(LOOK_SECONDS):
+        await disk.look()
 
 
 def _usage_types(call: Call) -> frozenset[str]:
@@ -104,22 +116,21 @@ def _usage_types(call: Call) -> frozenset[str]:
     return asked or frozenset(USAGE_TYPES)
 
 
-async def _containers_usage(call: Call) -> list[JsonObject]:
-    now = now_ns()
-    return [
-        listed(seen(call, keeper, await size_bytes(call, keeper)), now)
-        for keeper in call.services.containers.visible_to(call.identity)
-    ]
+async def _containers_usage(call: Call, sizes: Sizes) -> list[JsonObject]:
+    now, shown = now_ns(), list[JsonObject]()
+    for keeper in call.services.containers.visible_to(call.identity):
+        written = sizes.get((keeper.record.owner, CONTAINER, keeper.record.id), 0)
+        shown.append(listed(seen(call, keeper, await with_layers(call, keeper, written)), now))
+    return shown
 
 
-async def _volumes_usage(call: Call) -> list[JsonObject]:
-    """One volume after another is walked: who has much waits for themselves alone."""
+async def _volumes_usage(call: Call, sizes: Sizes) -> list[JsonObject]:
     return [
         volume_view(call, volume)
         | {
             "UsageData": {
                 "RefCount": len(volume.holders),
-                "Size": await call.services.store.volumes.usage(volume),
+                "Size": sizes.get((volume.owner, VOLUME, volume.name), 0),
             }
         }
         for volume in await visible(call)

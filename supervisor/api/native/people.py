@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from supervisor.access.quota import Quota, Use, quotas
 from supervisor.api.call import Call
+from supervisor.api.docker.system import look_quickly
 from supervisor.api.http import JsonObject, Response, json_response
 from supervisor.errors import InvalidArgument, NotFound
 from supervisor.linux.cgroup_model import CgroupSample
@@ -14,6 +15,7 @@ from supervisor.runtime.cgroup_tree import owner_group
 from supervisor.runtime.owner_groups import set_owner_limits, unheld
 
 UID_MAX = 2**32 - 2
+DISK = "disk"
 
 
 async def whoami(call: Call) -> Response:
@@ -35,6 +37,7 @@ async def whoami(call: Call) -> Response:
 
 async def quota(call: Call) -> Response:
     """``GET /bakehouse/v1/quota``: used of allowed, of the caller's own."""
+    await look_quickly(call.services.disk)
     return json_response(await _quotas(call, call.identity.owner))
 
 
@@ -130,8 +133,11 @@ async def _standing(call: Call, uid: int) -> JsonObject:
 
 
 async def _quotas(call: Call, uid: int) -> list[JsonObject]:
-    limits = call.services.owners.limits(uid)
-    return [_line(one) for one in quotas(await use_of(call, uid), limits)]
+    limits, use = call.services.owners.limits(uid), await use_of(call, uid)
+    return [
+        _line(one) | ({"parts": dict(use.disk)} if one.name == DISK else {})
+        for one in quotas(use, limits)
+    ]
 
 
 def _line(one: Quota) -> JsonObject:
@@ -154,6 +160,7 @@ async def use_of(call: Call, uid: int) -> Use:
         ports=services.networks.ports_of(uid),
         volumes=await services.store.volumes.count(uid),
         execs=services.containers.execs_at_work(uid),
+        disk=await services.disk.of(uid),
     )
 
 
