@@ -23,6 +23,8 @@ from supervisor.linux.systemd import NOBODY, ServiceManager, check_mounts, take_
 
 SWITCH_SECONDS = 0.0005
 """How long a thread that has done its system call waits for the interpreter: every hop of ours ends with that wait."""
+UMASK = 0o022
+"""Whoever starts us: what is not for everybody is made so, and the mapped root of a container has to get at its own."""
 BUG_CODE = 70  # EX_SOFTWARE, sysexits.h(3)
 LOG_FORMAT = "%(levelname)s %(name)s: %(message)s"
 
@@ -42,6 +44,7 @@ def main(words: Sequence[str] | None = None) -> int:
         check_mounts(manager)
         if faults.arm(os.environ, installed=not config.instance_tag):
             logging.warning("fault points are armed: this daemon dies when it is told to")
+        os.umask(UMASK)
         config.run_root.mkdir(parents=True, exist_ok=True)
         seed = start_spawner(config.run_root, config.instance)
         sys.setswitchinterval(SWITCH_SECONDS)

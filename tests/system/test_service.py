@@ -53,11 +53,13 @@ class Service:
 
 @pytest.fixture(scope="module")
 def service(two_users: People) -> Iterator[Service]:
-    """A daemon that was activated, and is heard at an abstract socket."""
+    """A daemon that was activated, with a unit's strict mask, and is heard at an abstract socket."""
     daemon = new_daemon(two_users.group)
     address = f"bakehouse-test-{daemon.root.name}"
     daemon.root.mkdir()
-    daemon.before = (sys.executable, "-I", str(ACTIVATOR), str(daemon.socket), f"@{address}")
+    strict = ("sh", "-c", 'umask 077; exec "$@"', "sh")
+    activator = (sys.executable, "-I", str(ACTIVATOR), str(daemon.socket), f"@{address}")
+    daemon.before = (*strict, *activator)
     daemon.variables = {"WATCHDOG_USEC": str(int(WATCHDOG_SECONDS * 1_000_000))}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
         heard.bind(f"\0{address}")
