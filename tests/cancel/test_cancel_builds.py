@@ -17,7 +17,7 @@ from tests.support.engines import ADA_IDENTITY, Engine, engine_in
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 POINTS = 20
-PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 30
 MADE = "made:latest"
 RECIPE = b"""FROM busybox AS first
 COPY file /first

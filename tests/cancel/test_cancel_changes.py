@@ -25,7 +25,7 @@ from tests.support.engines import ADA_IDENTITY, Engine, engine_in
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 30
 OTHER = "other"
 POINTS = 15
 

@@ -33,7 +33,7 @@ from tests.support.engines import ADA_IDENTITY, Engine, engine_in
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
 POINTS = 25
-PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 30
 
 
 async def warm(made: Engine) -> None:
