@@ -104,7 +104,7 @@ def bakehouse(socket: str | None) -> None:
 @click.option("--follow", "-f", is_flag=True, help="Go on with what happens next, for ever.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option(
-    "--type", "types", multiple=True, metavar="TYPE", help="container.start, container.*, …"
+    "--type", "types", multiple=True, metavar="TYPE", help="container.start, container, …"
 )
 @click.option("--subject", "subjects", multiple=True, metavar="ID", help="Only of these things.")
 @click.pass_context
@@ -121,7 +121,8 @@ def events(  # one for each option
     from supervisor.cli.follow import EventsWanted, show_events
 
     start = from_ or ("now" if follow else "oldest")
-    want: Want = Want(types=types, subjects=subjects)
+    kinds = tuple(name if "." in name else f"{name}.*" for name in types)  # access is all of access
+    want: Want = Want(types=kinds, subjects=subjects)
     wanted = EventsWanted(start, follow, as_json, want)
     _run(functools.partial(show_events, _socket(context), wanted))
 
