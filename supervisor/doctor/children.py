@@ -15,8 +15,8 @@ from pathlib import Path
 from supervisor.doctor.facts import Tried
 from supervisor.doctor.place import PROGRAM_PATHS
 
-TRIAL_SECONDS = 20.0
-PROGRAM_SECONDS = 5.0
+TRIAL_SECONDS = 120.0
+PROGRAM_SECONDS = 30.0
 ENVIRONMENT = {"PATH": PROGRAM_PATHS, "LC_ALL": "C.UTF-8"}
 TREE = Path(__file__).parents[2]
 
