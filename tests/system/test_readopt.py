@@ -17,7 +17,10 @@ from tests.support.waiting import until
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-COUNT = "i=0; while [ $i -lt 40 ]; do echo line$i; i=$((i+1)); sleep 0.12; done; exit 7"
+COUNT = (
+    "i=0; while [ $i -lt 40 ]; do [ $i -lt 20 ] || until [ -e /go ]; do sleep 0.05; done;"
+    " echo line$i; i=$((i+1)); sleep 0.05; done; exit 7"
+)
 WAIT = "until [ -e /go ]; do sleep 0.05; done; exit 5"
 
 
@@ -61,7 +64,8 @@ def test_a_running_container_is_taken_over(engine: Daemon) -> None:
         before["StartedAt"],
     )
     assert engine.docker("port", "counter").stdout == ports
-    assert engine.docker("exec", "counter", "echo", "reached").stdout == "reached\n"
+    reached = engine.docker("exec", "counter", "sh", "-c", "touch /go; echo reached").stdout
+    assert reached == "reached\n"
     followed = engine.docker("logs", "--follow", "counter").stdout
     assert followed.split() == [f"line{number}" for number in range(40)], "no line lost or doubled"
     assert engine.docker("wait", "counter").stdout == "7\n"
