@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 
 import hypothesis
@@ -72,6 +73,9 @@ def _leads(config: pytest.Config) -> bool:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Started in the background by a shell: what tests start would inherit it, and not be interrupted.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     leftovers.mark_run()
     config = session.config
     if _leads(config) and config.getoption("--leftovers"):

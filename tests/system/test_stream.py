@@ -61,7 +61,10 @@ def following(daemon: Daemon, *options: str) -> Iterator[Follower]:
             yield Follower(process)
         finally:
             process.send_signal(signal.SIGINT)
-            assert process.wait(10) == 130
+            try:
+                assert process.wait(10) == 130
+            finally:
+                process.kill()
 
 
 def test_every_number_once_in_order_across_a_crash_and_a_stop(daemon: Daemon) -> None:
