@@ -97,7 +97,7 @@ def _install(machine: Machine) -> None:
     start = "systemctl start bakehouse || (journalctl -b -u bakehouse; false)"
     machine.run(start, seconds=INSTALL_SECONDS)
     machine.run("docker import - busybox", input_=busybox_tar())
-    machine.run("bakehouse image publish busybox:latest busybox:latest")
+    machine.run("bakehouse image publish busybox:latest")
     machine.run("umount /srv")
 
 
