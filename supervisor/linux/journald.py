@@ -51,6 +51,8 @@ class JournalHandler(logging.Handler):
 
     def __init__(self, path: Path = SOCKET) -> None:
         super().__init__()
+        # The level and the logger have fields; without one of its own, logging.basicConfig() gives it a format with both.
+        self.setFormatter(logging.Formatter("%(message)s"))
         self._path = str(path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setblocking(False)

@@ -64,6 +64,7 @@ def test_a_record_goes_with_its_fields(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.bind(str(tmp_path / "socket"))
         handler = JournalHandler(tmp_path / "socket")
+        assert handler.formatter is not None, "logging.basicConfig() would repeat the fields"
         log = logging.Logger("bakehouse.test")
         log.addHandler(handler)
         log.warning("%s ended", "web", extra={FIELDS: {"BAKEHOUSE_OWNER": "1000"}})
