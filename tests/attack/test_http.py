@@ -25,6 +25,7 @@ from supervisor.config import ApiConfig, Config
 from supervisor.database.database import open_database
 from supervisor.errors import Conflict
 from supervisor.events.journal import open_events
+from tests.support.ways import open_way
 
 if TYPE_CHECKING:
     from supervisor.build.builds import Builds
@@ -121,9 +122,7 @@ async def test_a_stale_socket_is_replaced_but_nothing_else(tmp_path: Path) -> No
 async def test_a_stranger_is_refused_whatever_they_ask(tmp_path: Path) -> None:
     async with serving(tmp_path) as path:
         path.chmod(0o777)
-        for directory in path.parents:
-            mode = stat.S_IMODE(directory.stat().st_mode)
-            directory.chmod(mode | stat.S_IXOTH)
+        open_way(path.parent)
         done = await trio.to_thread.run_sync(
             lambda: subprocess.run(
                 [sys.executable, "-I", "-c", ASK, str(path)],

@@ -17,6 +17,7 @@ from supervisor.linux import mounts
 from supervisor.linux.idmap import IdMap, IdRange
 from supervisor.linux.spawner import Command, Credentials, Spawner
 from tests.support.spawners import spawner_in
+from tests.support.ways import open_way
 
 pytestmark = pytest.mark.root
 
@@ -48,8 +49,7 @@ class World:
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     # Everything above must be open to the owner's ids; the base of tmp_path is not.
-    for above in (tmp_path, *tmp_path.parents[:2]):
-        above.chmod(0o711)
+    open_way(tmp_path)
     root = tmp_path / "w"
     for name in ("layers/a/bin", "layers/b/etc", "up/upper", "up/work", "root", "pins"):
         (root / name).mkdir(parents=True)

@@ -13,6 +13,7 @@ import trio
 from supervisor.linux.peer import peer_of
 from supervisor.linux.spawner import Command, Credentials, Spawner
 from tests.support.spawners import spawner_in
+from tests.support.ways import open_way
 
 CONNECT = """
 import os, socket, sys
@@ -43,8 +44,7 @@ def test_oneself() -> None:
 
 @pytest.mark.root
 async def test_another_with_many_groups(spawner: Spawner, tmp_path: Path) -> None:
-    for above in (tmp_path, *tmp_path.parents[:2]):
-        above.chmod(0o711)
+    open_way(tmp_path)
     groups = tuple(range(60_000, 61_000))
     path = tmp_path / "socket"
     with trio.socket.socket(socket.AF_UNIX) as listener:
