@@ -6,10 +6,13 @@ directory, read-only, at Docker's place for it: never a directory of the host's.
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+
+import attrs
 
 from supervisor.errors import InvalidArgument, Unavailable
 from supervisor.runtime.oci_runtime import ENVIRONMENT
@@ -63,7 +66,19 @@ def place_init(run_root: Path) -> SpecMount:
             new.replace(copy)
     except OSError as error:
         raise Unavailable(f"cannot copy {program} for containers: {error.strerror}") from error
-    return own_file(PLACE, str(copy), read_only=True, executable=True)
+    mount = own_file(PLACE, str(copy), read_only=True, executable=True)
+    return attrs.evolve(mount, options=(*mount.options, _access_times(copy)))
+
+
+def _access_times(path: Path) -> str:
+    """How times of access are kept there: a user namespace may not change it, and runc says relatime where nothing is said.
+
+    systemd's ``/run`` has strictatime.
+    """
+    flags = os.statvfs(path).f_flag
+    if flags & os.ST_NOATIME:
+        return "noatime"
+    return "relatime" if flags & os.ST_RELATIME else "strictatime"
 
 
 def _same(program: Path, copy: Path) -> bool:
