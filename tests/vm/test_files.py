@@ -71,7 +71,7 @@ def test_volumes_copies_and_savings(people: Machine) -> None:
         people.run("docker run --rm -v kept:/k busybox stat -c %u:%g /k/f", "ada").stdout == "5:6\n"
     )
     people.run(
-        "docker create --name copied busybox; echo in >in; docker cp in copied:/tmp/in", "ada"
+        "docker create --name copied busybox true; echo in >in; docker cp in copied:/tmp/in", "ada"
     )
     people.run("docker cp copied:/tmp/in out && cmp in out && docker rm copied", "ada")
     people.run("docker save -o saved.tar busybox && docker load -i saved.tar", "ada")
@@ -95,9 +95,9 @@ def test_either_runtime(machine: Machine, runtime: str) -> None:
         f"printf '[runtime]\\nruntimes = [\"{runtime}\"]\\n' >/etc/bakehouse/bakehouse.toml"
     )
     machine.run("systemctl restart bakehouse")
-    machine.run("docker run -d --name c -m 64m --init busybox sleep 10000", "ada")
-    assert machine.run("docker exec c sh -c 'id -u; hostname >/tmp/x'", "ada").stdout == "0\n"
-    machine.run("docker pause c; docker unpause c; docker stop -t 1 c; docker rm c", "ada")
+    machine.run("docker run -d --name cc -m 64m --init busybox sleep 10000", "ada")
+    assert machine.run("docker exec cc sh -c 'id -u; hostname >/tmp/x'", "ada").stdout == "0\n"
+    machine.run("docker pause cc; docker unpause cc; docker stop -t 1 cc; docker rm cc", "ada")
     assert (
         machine.run("docker run --rm -i busybox cat", "ada", input_=b"through").stdout == "through"
     )

@@ -31,8 +31,9 @@ class Work:
     def check(self) -> None:
         """Her container never noticed; her clients were told, or went on where they were."""
         assert container(self.machine, "counter") == self.before
-        for running, what in ((self.build, "build"), (self.executed, "exec")):
-            assert running.wait(END_SECONDS) != 0, f"the {what} ended well: {running.said()}"
+        assert self.build.wait(END_SECONDS) != 0, f"the build ended well: {self.build.said()}"
+        # Of an exec that goes on, whose output it has lost, the docker command thinks no ill.
+        self.executed.wait(END_SECONDS)
         assert "rror" in self.build.said() or "EOF" in self.build.said(), self.build.said()
         # The container's output has no gap.
         self.machine.run("docker exec counter true", "ada")
@@ -126,4 +127,5 @@ def test_a_reboot_of_the_machine(machine: Machine) -> None:
     assert machine.run("pgrep -c conmon").stdout == "2\n"
     assert machine.run("ip -o link show type veth | wc -l").stdout == "2\n"
     assert machine.run("systemctl is-system-running", check=False).stdout == "running\n"
-    assert machine.run("journalctl -b -p warning -t bakehoused -o cat").stdout == ""
+    warned = machine.run("journalctl -b -p warning -t bakehoused -o cat").stdout.splitlines()
+    assert [line for line in warned if not line.startswith("switched on IPv4 forwarding")] == []
