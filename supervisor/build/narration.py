@@ -7,6 +7,7 @@ what a later stage's commands write waits in their logs. The journal, in contras
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 
 import attrs
 
@@ -84,11 +85,12 @@ class Narration:
     async def _output(self, step: Step, task: Task) -> None:
         flight = task.flight
         assert flight is not None
-        async for piece in flight.log.read():
-            if piece.data:
-                await self.tell(StepOutput(step.index, piece.data, piece.errors))
-            else:
-                await self.tell(StepRunning(step.index, flight.step_id))
+        async with aclosing(flight.log.read()) as pieces:
+            async for piece in pieces:
+                if piece.data:
+                    await self.tell(StepOutput(step.index, piece.data, piece.errors))
+                else:
+                    await self.tell(StepRunning(step.index, flight.step_id))
 
     def _started(self, step: Step, *, cached: bool) -> StepStarted:
         total = len(self.solve.graph.steps)

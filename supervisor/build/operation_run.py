@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from supervisor.build.instructions import SCRIPT_PATH
 from supervisor.build.operation_file import bound_times
 from supervisor.errors import BakehouseError, InvalidArgument, Unavailable
 from supervisor.linux import mounts
-from supervisor.linux.spawner import Command
+from supervisor.linux.spawner import Command, Process
 from supervisor.monitor.samples import Who
 from supervisor.network.networks import Sandbox
 from supervisor.runtime import files
@@ -279,35 +279,11 @@ def _spec(
 
 async def _command(parts: Parts, owner: int, place: _Place, flight: Flight) -> int:
     """Run the command to its end; its exit code."""
-    alone = parts.runtime.stays_out(parts.tree.cgroups)
-    group = monitors_group(owner) if alone else place.group
-    # Else it would remove the group, and with it what the kernel counted there.
-    keep = ("--keep",) if alone else ()
-    entries = await in_thread(lambda: parts.tree.cgroups.entry_fds(group))
     outputs, errors = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
-    try:
-        command = Command(
-            parts.runtime.command("run", *keep, "--bundle", str(place.bundle), place.step_id),
-            env=ENVIRONMENT,
-            stdout=outputs[1],
-            stderr=errors[1],
-            cgroup_fds=tuple(entries),
-            dies_with_daemon=True,
-        )
-        try:
-            process = await parts.spawner.spawn(command)
-        except OSError as error:
-            os.close(outputs[0])
-            os.close(errors[0])
-            msg = f"cannot run the step: {error.strerror}"
-            raise Unavailable(msg) from error
-    finally:
-        for end in (outputs[1], errors[1], *entries):
-            os.close(end)
     async with (
         trio.lowlevel.FdStream(outputs[0]) as output,
         trio.lowlevel.FdStream(errors[0]) as error_output,
-        process,
+        await _spawn(parts, owner, place, (outputs[1], errors[1])) as process,
         trio.open_nursery() as nursery,
     ):
         read = trio.Event()
@@ -317,6 +293,32 @@ async def _command(parts: Parts, owner: int, place: _Place, flight: Flight) -> i
             await read.wait()
         nursery.cancel_scope.cancel()
     return code
+
+
+async def _spawn(parts: Parts, owner: int, place: _Place, ends: tuple[int, int]) -> Process:
+    """Start the runtime with its output and errors going to ``ends``, which are closed here whatever happens."""
+    alone = parts.runtime.stays_out(parts.tree.cgroups)
+    group = monitors_group(owner) if alone else place.group
+    # Else it would remove the group, and with it what the kernel counted there.
+    keep = ("--keep",) if alone else ()
+    with ExitStack() as ours:
+        for end in ends:
+            ours.callback(os.close, end)
+        entries = await in_thread(lambda: parts.tree.cgroups.entry_fds(group))
+        for entry in entries:
+            ours.callback(os.close, entry)
+        command = Command(
+            parts.runtime.command("run", *keep, "--bundle", str(place.bundle), place.step_id),
+            env=ENVIRONMENT,
+            stdout=ends[0],
+            stderr=ends[1],
+            cgroup_fds=tuple(entries),
+            dies_with_daemon=True,
+        )
+        try:
+            return await parts.spawner.spawn(command)
+        except OSError as error:
+            raise Unavailable(f"cannot run the step: {error.strerror}") from error
 
 
 async def _read_both(

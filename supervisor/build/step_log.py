@@ -12,7 +12,7 @@ import errno
 import os
 import struct
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import attrs
@@ -83,8 +83,11 @@ class StepLog:
         self._wake()
         self._release()
 
-    async def read(self) -> AsyncIterator[Written]:
-        """All of it from the beginning, until its end; an empty piece first, when the command begins."""
+    async def read(self) -> AsyncGenerator[Written]:
+        """All of it from the beginning, until its end; an empty piece first, when the command begins.
+
+        To be closed by who reads it (``aclosing``): until then the log is in use.
+        """
         if self._file.closed:
             return
         self._users += 1
