@@ -25,6 +25,8 @@ KINDS = {
 """What a placeholder stands for, by what is before and in it."""
 NOBODYS = ("/plugins", "/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs")
 """Answered alike to all, whatever follows."""
+ADMINISTRATORS = ("/bakehouse/v1/owners",)
+"""Refused to users before anything is looked up."""
 
 QUERIES = {
     "/containers/{id}/rename": "name=taken-over",
@@ -47,7 +49,7 @@ BODIES: Mapping[str, object] = {
 
 def kind_of(path: str) -> str | None:
     """What the placeholder of a route stands for; None where there is none, or it stands for nothing of anybody's."""
-    if "{" not in path or path.startswith(NOBODYS):
+    if "{" not in path or path.startswith((*NOBODYS, *ADMINISTRATORS)):
         return None
     return KINDS[path[: path.index("}") + 1]]
 
