@@ -33,6 +33,12 @@ pytestmark = [
 LINKS = ("sh", "cat", "echo", "sleep", "true", "id", "stty")
 
 
+def listens(path: Path) -> bool:
+    """Whether somebody takes connections there; the socket has its name a moment earlier."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
 @pytest.fixture(scope="module")
 def daemon_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A daemon with the image ``bb``; at the end without containers, so that it leaves nothing."""
@@ -44,7 +50,7 @@ def daemon_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         [sys.executable, "-m", "supervisor", *arguments], stderr=log, stdout=log
     )
     try:
-        until(path.exists, (root / "log").read_text)
+        until(lambda: listens(path), (root / "log").read_text)
         client = docker.DockerClient(base_url=f"unix://{path}")
         client.api.import_image_from_data(_rootfs(), repository="bb", changes=['CMD ["sh"]'])
         yield str(path)
