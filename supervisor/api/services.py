@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from supervisor.errors import Unavailable
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
@@ -56,10 +54,6 @@ class HostFacts:
     daemon_id: str = ""
 
 
-async def _nothing_to_reread() -> Reread:  # noqa: RUF029  # stands in for what waits
-    raise Unavailable("cannot read the settings again: this daemon has none")
-
-
 @attrs.frozen
 class Services:
     """The floors below, open.
@@ -81,4 +75,4 @@ class Services:
     builds: Builds
     disk: DiskUse
     facts: HostFacts
-    reread: Callable[[], Awaitable[Reread]] = _nothing_to_reread
+    reread: Callable[[], Awaitable[Reread]]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import socket
 import struct
 
-LIBRARY = "libnftables.so.1"
-_OUTPUT_JSON = 1 << 4
+from supervisor.linux import libnftables
 
 SCRIPT = """
 table inet doctor {
@@ -40,21 +38,12 @@ def apply(script: str, *, as_json: bool = False) -> str:
     Raises:
         OSError: It is not installed, or refuses: with its words.
     """
-    library = ctypes.CDLL(LIBRARY)
-    library.nft_ctx_new.restype = ctypes.c_void_p
-    library.nft_ctx_new.argtypes = [ctypes.c_uint32]
-    for name in ("nft_ctx_buffer_output", "nft_ctx_buffer_error", "nft_ctx_free"):
-        getattr(library, name).argtypes = [ctypes.c_void_p]
-    library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
-    library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
-    for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
-        getattr(library, name).argtypes = [ctypes.c_void_p]
-        getattr(library, name).restype = ctypes.c_char_p
+    library = libnftables.load()
     context = library.nft_ctx_new(0)
     try:
         library.nft_ctx_buffer_output(context)
         library.nft_ctx_buffer_error(context)
-        library.nft_ctx_output_set_flags(context, _OUTPUT_JSON if as_json else 0)
+        library.nft_ctx_output_set_flags(context, libnftables.OUTPUT_JSON if as_json else 0)
         failed = library.nft_run_cmd_from_buffer(context, script.encode())
         output: bytes = library.nft_ctx_get_output_buffer(context)
         complaint: bytes = library.nft_ctx_get_error_buffer(context)

@@ -27,10 +27,8 @@ from contextlib import asynccontextmanager
 import trio
 
 from supervisor.errors import Internal, Unavailable
+from supervisor.linux import libnftables
 from supervisor.tasks import in_thread
-
-_LIBRARY = "libnftables.so.1"
-_OUTPUT_JSON = 1 << 4
 
 
 class NftablesRefused(Internal):
@@ -69,7 +67,9 @@ class Nftables:
         Raises:
             NftablesRefused: With nft's words; ``missing`` when there is no such thing.
         """
-        text = await in_thread(lambda: self._run(command, _OUTPUT_JSON), self._one_thread)
+        text = await in_thread(
+            lambda: self._run(command, libnftables.OUTPUT_JSON), self._one_thread
+        )
         objects: list[dict[str, dict[str, object]]] = json.loads(text)["nftables"] if text else []
         return [item for item in objects if "metainfo" not in item]
 
@@ -114,20 +114,10 @@ async def open_nftables() -> AsyncIterator[Nftables]:
 
 def _load() -> ctypes.CDLL:
     try:
-        library = ctypes.CDLL(_LIBRARY)
+        return libnftables.load()
     except OSError as error:
         message = f"cannot use nftables: {error}"
         raise Unavailable(message, "install libnftables1 (Debian, Ubuntu) or nftables") from error
-    library.nft_ctx_new.restype = ctypes.c_void_p
-    library.nft_ctx_new.argtypes = [ctypes.c_uint32]
-    for name in ("nft_ctx_free", "nft_ctx_buffer_output", "nft_ctx_buffer_error"):
-        getattr(library, name).argtypes = [ctypes.c_void_p]
-    library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
-    library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
-    for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
-        getattr(library, name).argtypes = [ctypes.c_void_p]
-        getattr(library, name).restype = ctypes.c_char_p
-    return library
 
 
 _NETLINK_NETFILTER = 12

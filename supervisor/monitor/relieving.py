@@ -80,6 +80,8 @@ class Relief:
         self, verdict: Verdict, before: Reading | None, now: Reading, seconds: float
     ) -> None:
         """Do the one thing that is due, if any, and tell it."""
+        if not self.active and not relief.furthest_reach(verdict):
+            return  # as nearly always: nobody's use need be reckoned
         uses = uses_of(before, now, self._weight_of)
         decision = relief.decide(self.state, verdict, uses, seconds)
         self.state = decision.state
@@ -93,15 +95,18 @@ class Relief:
     async def _carry_out(self, deed: Deed) -> None:
         if self._dry_run:
             return
+        try:
+            await self._do(deed)
+        except BakehouseError as error:  # the next step is tried in its time
+            log.warning("relief (%s) fails: %s", deed.step.word, error.message)
+
+    async def _do(self, deed: Deed) -> None:
         if deed.step is Step.HOLD_BUILDS:
             self._hold_builds(True)
-        elif self._hands is not None and deed.owner is not None:
-            try:
-                await self._do(self._hands, deed, deed.owner)
-            except BakehouseError as error:  # the next step is tried in its time
-                log.warning("relief (%s) fails: %s", deed.step.word, error.message)
-
-    async def _do(self, hands: Hands, deed: Deed, owner: int) -> None:
+            return
+        hands, owner = self._hands, deed.owner
+        if hands is None or owner is None:
+            return
         match deed.step:
             case Step.LOWER_WEIGHTS:
                 await hands.lower_weights(owner)
@@ -111,8 +116,6 @@ class Relief:
                 await hands.freeze_builds(owner, frozen=True)
             case Step.END:
                 await hands.end(deed.group)
-            case Step.HOLD_BUILDS:
-                self._hold_builds(True)
 
     async def _take_back(self, deed: Deed) -> None:
         if self._dry_run:
@@ -134,7 +137,7 @@ class Relief:
         await hands.restore(owner)
         for other in self.state.done:  # of the same owner's, what stands still stands
             if other.owner == owner:
-                await self._do(hands, other, owner)
+                await self._do(other)
 
     async def _tell(self, deed: Deed, reason: str, *, undone: bool) -> None:
         owner = deed.owner or 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from attrs import evolve
@@ -40,7 +41,6 @@ async def prepare_mounts(
 async def _mount(
     parts: Parts, record: ContainerRecord, owner: Owner, mount: MountRecord, place: Path
 ) -> SpecMount:
-    mount = await resolve_mount(parts, owner, mount)
     mode = "ro" if mount.read_only else "rw"
     match mount.kind:
         case MountKind.TMPFS:
@@ -49,7 +49,10 @@ async def _mount(
             return SpecMount(mount.target, "tmpfs", "tmpfs", (*given, *mount.options))
         case MountKind.VOLUME:
             volume = await parts.store.volumes.get(owner.uid, mount.source)
-            content = volume_source(volume.options) or VolumeSource()
+            mount = resolve_mount(mount, volume.options)
+            if mount.kind is MountKind.BIND:
+                return await _granted(parts, record, owner, mount, place)
+            mode = "ro" if mount.read_only else "rw"
             rootfs = parts.store.snapshots.get(record.id).rootfs
             if mount.copy_up and not mount.subpath:
                 await parts.store.volumes.fill(owner, mount.source, rootfs, mount.target)
@@ -60,23 +63,20 @@ async def _mount(
                 )
                 source = place
             # As the view is: see own_file.
-            flags = ("nosuid", *content.flags) if volume.options else ()
+            content = volume_source(volume.options)
+            flags = ("nosuid", *content.flags) if content else ()
             return SpecMount(mount.target, str(source), "bind", ("rbind", mode, "nodev", *flags))
         case MountKind.BIND:
             return await _granted(parts, record, owner, mount, place)
 
 
-async def resolve_mount(parts: Parts, owner: Owner, mount: MountRecord) -> MountRecord:
-    """The mount with what its volume says of itself; a volume that is a directory of the host's is a bind of it.
+def resolve_mount(mount: MountRecord, options: Mapping[str, str]) -> MountRecord:
+    """A volume's mount with what the volume's options say; one that is a directory of the host's is a bind of it. Pure.
 
     Raises:
-        NotFound: The volume is gone.
         InvalidArgument: Only a part of a directory of the host's is asked for.
     """
-    if mount.kind is not MountKind.VOLUME:
-        return mount
-    volume = await parts.store.volumes.get(owner.uid, mount.source)
-    content = volume_source(volume.options) or VolumeSource()
+    content = volume_source(options) or VolumeSource()
     mount = evolve(mount, read_only=mount.read_only or content.read_only)
     if not content.directory:
         return mount

@@ -32,7 +32,7 @@ from supervisor.runtime.container_mounts import resolve_mount
 from supervisor.runtime.first_process import check_mapped, container_user
 from supervisor.runtime.identity_files import identity_place
 from supervisor.runtime.keeper import Keeper
-from supervisor.runtime.records import ContainerRecord
+from supervisor.runtime.records import ContainerRecord, MountRecord
 from supervisor.runtime.status import Status
 from supervisor.store import tree_archive
 from supervisor.store.scan import ID_MAX
@@ -246,7 +246,7 @@ async def _mounts(keeper: Keeper, owner: Owner, rootfs: Path) -> tuple[ViewMount
     session = session_paths(parts.run_root, record)
     shown = []
     for number, asked in enumerate(record.mounts):
-        mount = await resolve_mount(parts, owner, asked)
+        mount = await _resolved(keeper, asked)
         writable = not mount.read_only
         match mount.kind:
             case MountKind.VOLUME:
@@ -277,6 +277,13 @@ async def _mounts(keeper: Keeper, owner: Owner, rootfs: Path) -> tuple[ViewMount
         _, shown_at = await identity_place(parts.store.snapshots, record, owner)
         shown += _identity_files(record, shown_at)
     return tuple(shown)
+
+
+async def _resolved(keeper: Keeper, mount: MountRecord) -> MountRecord:
+    if mount.kind is not MountKind.VOLUME:
+        return mount
+    volume = await keeper.parts.store.volumes.get(keeper.record.owner, mount.source)
+    return resolve_mount(mount, volume.options)
 
 
 def _identity_files(record: ContainerRecord, shown_at: Path) -> list[ViewMount]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from supervisor.network.networks import Networks
     from supervisor.runtime.containers import Containers
     from supervisor.runtime.disk_use import DiskUse
+    from supervisor.service.reload import Reloading
     from supervisor.store.store import Store
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it speaks as other users")
@@ -74,9 +75,9 @@ async def serving(tmp_path: Path, api: ApiConfig | None = None) -> AsyncIterator
         open_audit(events, config) as audit,
         open_suspensions(database, events) as suspensions,
     ):
-        roomy = cast("DiskUse", Roomy())
+        roomy, reread = cast("DiskUse", Roomy()), cast("Reloading", None)
         services = Services(
-            config, database, events, owners, audit, suspensions, *ABSENT, roomy, FACTS
+            config, database, events, owners, audit, suspensions, *ABSENT, roomy, FACTS, reread
         )
         async with open_api(services):
             yield config.socket_path

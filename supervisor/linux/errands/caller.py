@@ -2,7 +2,7 @@
 
 The confused deputy is kept out like this: a child stands in the host's mount namespace, holds no fd of ours, *is* the
 caller, and opens the path itself; the kernel decides. Root then works on the fd it hands over, never on the path again, so
-that nothing can be swapped in between, and never looks through it: network file systems and FUSE refuse root.
+that nothing can be swapped in between. Where a file system lets root not look (a network's, FUSE), the caller looks once more.
 
 - Opened for reading: ``O_PATH`` on what one may not read succeeds, and proves nothing.
 - Looked at with ``O_PATH`` first: opening some devices does something, opening a FIFO waits.
@@ -237,8 +237,7 @@ class _Own:
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._names = [os.path.realpath(path) for path in paths]
-        found = [os.stat(path) for path in self._names if os.path.exists(path)]  # noqa: PTH110, PTH116
-        self._identities = {(each.st_dev, each.st_ino) for each in found}
+        self._identities = {found for found in map(_identity, self._names) if found}
 
     def refuse_named(self, fd: int) -> None:
         """By the name the kernel has for what was opened."""
@@ -258,6 +257,14 @@ class _Own:
             raise _RootRefusedError from failure
         if below:
             raise OSError(errno.EACCES, BELONGS_TO_US)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _refuse_as_caller(fd: int, own: _Own, arguments: Arguments, surroundings: Surroundings) -> int:
