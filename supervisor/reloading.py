@@ -10,9 +10,12 @@ from collections.abc import Iterator
 
 import attrs
 
-from supervisor.config import Config
+from supervisor.config import Config, OwnerConfig
 
-RELOADABLE = frozenset(
+OWNER_LIMITS = frozenset(f"owner.{field.name}" for field in attrs.fields(OwnerConfig))
+"""All of them: an owner's limits are looked up each time they are held to something."""
+
+RELOADABLE = OWNER_LIMITS | frozenset(
     {
         "access.user_group",
         "access.admin_group",
@@ -39,17 +42,6 @@ RELOADABLE = frozenset(
         "runtime.stop_seconds",
         "runtime.pids_max",
         "runtime.shm_bytes",
-        "owner.cpu_weight",
-        "owner.cpus_max",
-        "owner.memory_high_bytes",
-        "owner.memory_bytes_max",
-        "owner.pids_max",
-        "owner.io_weight",
-        "owner.io_read_bytes_per_second_max",
-        "owner.io_write_bytes_per_second_max",
-        "owner.containers_max",
-        "owner.networks_max",
-        "owner.builds_max",
         "build.context_bytes_max",
         "build.context_entries_max",
         "build.dockerfile_bytes_max",

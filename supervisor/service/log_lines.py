@@ -27,8 +27,12 @@ from protocol.events import (
     ContainerStartFail,
     Event,
     EventData,
+    MonitorRelief,
     MonitorVerdict,
     OwnerAllot,
+    OwnerLimit,
+    OwnerResume,
+    OwnerSuspend,
 )
 from protocol.messages import Want
 
@@ -84,6 +88,19 @@ def _refused(event: Event, _: str) -> str:
     return f"refused {times}by {data.rule}: {_one_line(data.message)}"
 
 
+def _relieved(event: Event, _: str) -> str:
+    data = _of(event, MonitorRelief)
+    done = "taken back" if data.undone else "only decided" if data.dry_run else "done"
+    what = f" to {_one_line(data.what)}" if data.what else ""
+    return f"relief, {data.step}{what}: {done}: {_one_line(data.reason)}"
+
+
+def _suspended(event: Event, _: str) -> str:
+    reason = _of(event, OwnerSuspend).reason
+    by = _one_line(event.actor.attributes.get("by", ""))
+    return f"suspended by {by}" + (f": {_one_line(reason)}" if reason else "")
+
+
 _TOLD: Mapping[type[EventData], _Words] = {
     ContainerStart: _Words(_started),
     ContainerDie: _Words(_died),
@@ -112,6 +129,15 @@ _TOLD: Mapping[type[EventData], _Words] = {
     OwnerAllot: _Words(
         lambda event, _: f"ids from {_of(event, OwnerAllot).range_first} allotted to a new owner"
     ),
+    OwnerSuspend: _Words(_suspended, logging.WARNING),
+    OwnerResume: _Words(lambda *_: "may work again"),
+    OwnerLimit: _Words(
+        lambda event, _: (
+            f"{_of(event, OwnerLimit).name} is {_of(event, OwnerLimit).value:g},"
+            f" and was {_of(event, OwnerLimit).before:g}"
+        )
+    ),
+    MonitorRelief: _Words(_relieved, logging.WARNING),
     MonitorVerdict: _Words(
         lambda event, _: (
             f"the host is {_of(event, MonitorVerdict).verdict}"
@@ -120,6 +146,9 @@ _TOLD: Mapping[type[EventData], _Words] = {
         logging.WARNING,
     ),
 }
+
+_ABOUT_OWNERS = (AccessRefuse, OwnerAllot, OwnerSuspend, OwnerResume, OwnerLimit, MonitorRelief)
+"""Told with the owner's name before it, but for relief that is done to all."""
 
 TOLD = Want(types=tuple(kind.type for kind in _TOLD))
 """The kinds there are words for."""
@@ -131,7 +160,8 @@ def line_of(event: Event, owner: str) -> LogLine | None:
     if words is None:
         return None
     text = words.say(event, _thing(event, owner))
-    if isinstance(event.data, AccessRefuse | OwnerAllot):
+    to_all = isinstance(event.data, MonitorRelief) and not event.owner
+    if isinstance(event.data, _ABOUT_OWNERS) and not to_all:
         text = f"{owner}: {text}"
     return LogLine(words.level, text, _fields(event))
 

@@ -20,6 +20,10 @@ from protocol.events import (
     ContainerStart,
     Event,
     EventData,
+    MonitorRelief,
+    OwnerLimit,
+    OwnerResume,
+    OwnerSuspend,
 )
 from supervisor.linux.journald import FIELDS, JournalHandler, encode, priority
 from supervisor.service.log_lines import line_of
@@ -130,3 +134,21 @@ def test_things_can_be_filtered_by() -> None:
     assert line is not None
     assert line.fields["BAKEHOUSE_BUILD"] == "b1"
     assert line_of(event(ContainerAdopt()), "ada") is None
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (OwnerSuspend("mining"), "ada: suspended by root: mining"),
+        (OwnerResume(), "ada: may work again"),
+        (OwnerLimit("pids_max", 99, 16_384), "ada: pids_max is 99, and was 16384"),
+        (
+            MonitorRelief("end", "memory is short", what="web"),
+            "ada: relief, end to web: done: memory is short",
+        ),
+    ],
+)
+def test_what_is_done_to_somebody_is_told_with_their_name(data: EventData, text: str) -> None:
+    line = line_of(event(data, by="root"), "ada")
+    assert line is not None
+    assert line.text == text

@@ -15,6 +15,10 @@ def test_every_reloadable_setting_is_one() -> None:
     assert RELOADABLE - set(names()) == set()
 
 
+def test_all_of_an_owners_limits_are_reloadable() -> None:
+    assert {name for name in names() if name.startswith("owner.")} <= RELOADABLE
+
+
 def test_roots_sockets_and_what_is_opened_once_wait_for_a_restart() -> None:
     fixed = set(names()) - RELOADABLE
     assert fixed >= {
